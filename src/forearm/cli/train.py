@@ -1,0 +1,66 @@
+"""`forearm train`: train a network by a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Train a network: plain or adversarial. Resumable: the same command goes on where it stopped.", no_args_is_help=True)
+
+
+def _run(kind: str, recipe: Path | None, out: Path, stop_after: int | None, **overrides: object) -> None:
+    from forearm.jobs.train import TrainSettings, train
+
+    settings = TrainSettings.read(recipe, overrides)
+
+    def line(row: dict[str, float]) -> None:
+        values = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+        typer.echo(f"epoch {int(row['epoch'])}/{settings.epochs}  {values}", err=True)
+
+    train(kind, settings, out, line, stop_after)
+    typer.echo(f"{out / 'weights.safetensors'}")
+
+
+Recipe = Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_backbone.toml.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint, the log, the weights and the card.")]
+Data = Annotated[str | None, typer.Option(help="Data set, for example cifar10 or 'imagenette(side=160)'.")]
+Folder = Annotated[Path | None, typer.Option(help="Where the data set lies (default: FOREARM_DATA).")]
+Arch = Annotated[str | None, typer.Option(help="Architecture, for example 'preact_resnet(width=64)'.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the training pictures.")]
+Batch = Annotated[int | None, typer.Option(min=2, help="Pictures a step.")]
+Rate = Annotated[float | None, typer.Option(help="Peak learning rate of the one-cycle schedule.")]
+Smoothing = Annotated[float | None, typer.Option(help="Label smoothing.")]
+Augment = Annotated[str | None, typer.Option(help="Augmentation: crop_flip, crop_flip_cutout, photo128, photo128_colour.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the weights, the order and the augmentation.")]
+Examples = Annotated[int | None, typer.Option(min=1, help="Only the first so many training pictures.")]
+StopAfter = Annotated[int | None, typer.Option(min=1, help="End after this epoch and stay resumable.")]
+
+
+@app.command("standard")
+def standard(
+    recipe: Recipe = None, *, out: Out, data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
+    rate: Rate = None, smoothing: Smoothing = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
+    stop_after: StopAfter = None,
+) -> None:  # fmt: skip
+    """Plain training: cross-entropy with label smoothing."""
+    _run(
+        "standard", recipe, out, stop_after, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch, rate=rate, smoothing=smoothing,
+        augment=augment, seed=seed, examples=examples,
+    )  # fmt: skip
+
+
+@app.command("adversarial")
+def adversarial(
+    recipe: Recipe = None, *, out: Out, threat: Annotated[str | None, typer.Option(help="Threat trained against, for example linf:8/255.")] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="PGD steps; 0 is N-FGSM.")] = None,
+    data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
+    rate: Rate = None, smoothing: Smoothing = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
+    stop_after: StopAfter = None,
+) -> None:  # fmt: skip
+    """Adversarial training: N-FGSM, or PGD with `--steps`."""
+    _run(
+        "adversarial", recipe, out, stop_after, threat=threat, steps=steps, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch,
+        rate=rate, smoothing=smoothing, augment=augment, seed=seed, examples=examples,
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+"""MCGS, the minimal cascade gradient smoothing of MSPD (Wang et al., arXiv 2407.15524): an epoch forward, then one backward.
+
+Writing S(c, d) for `smooth_gradient` around a centre c, with d = -1 lowering the loss and d = +1 raising it, and P for the projection on the
+eps ball around the *original* picture x and on [0, 1]:
+
+    forward   x <- P( x_c + rate (S(x_c, -1) - x_c) )
+    backward  x <- P( x_c - rate (S(x_c, +1) - x_c) )
+
+where x_c is the picture as the epochs before left it. MSPD is one epoch of each (F1-B1).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forearm.core.gradients import Classifier, input_gradient
+from forearm.core.noise import Noise
+from forearm.core.threat import Threat
+
+PIXELS_AT_ONCE = 16_000_000  # values of all copies that are in memory together (float32: 64 MB a tensor)
+
+
+def smooth_gradient(
+    model: Classifier,
+    centre: Tensor,
+    y: Tensor,
+    direction: float,
+    *,
+    threat: Threat,
+    noise: Noise,
+    copies: int = 20,
+    inner: int = 1,
+    step: float = 1.0,
+    spread: float = 1.0,
+    grid: tuple[int, int] | None = None,
+) -> Tensor:
+    """The mean of the end points of `copies` noisy copies of `centre` (`n c h w`), each moved `inner` times along its own gradient's sign.
+
+        z_i = clip01(c + spread U[-eps, eps]);   inner times: z_i <- clip01 P_{c +- eps}( z_i + direction step eps sign grad CE(f(z_i), y) )
+
+    `step` and `spread` are in units of eps. For an L2 threat the sign is the unit gradient and the noise is uniform in the L2 ball.
+    `grid` (rows, columns) draws the noise on a coarser grid and repeats it over each cell: where the model looks at a picture through a
+    resize, noise of single pixels would be averaged away before it is seen (a departure: the paper's pictures have the model's own size).
+
+    Cost: `copies * inner` forward and backward passes. The copies go through the model together, as many as `PIXELS_AT_ONCE` allows.
+    """
+    together = max(1, min(copies, PIXELS_AT_ONCE // centre.numel()))
+    total = torch.zeros_like(centre)
+    for first in range(0, copies, together):
+        k = min(together, copies - first)
+        c = centre.repeat(k, 1, 1, 1)
+        z = c
+        if spread:
+            z = c + spread * torch.cat([_cells(centre, threat, noise, grid) for _ in range(k)])
+            z = z.clamp_(0.0, 1.0)
+        for _ in range(inner):
+            gradient, _ = input_gradient(model, z, y.repeat(k))
+            z = threat.project(z + (direction * step * threat.eps) * threat.norm.steepest(gradient), c)
+        for end in z.chunk(k):
+            total += end
+    return total / copies
+
+
+def _cells(like: Tensor, threat: Threat, noise: Noise, grid: tuple[int, int] | None) -> Tensor:
+    """One draw from the eps ball, per pixel or per cell of the grid."""
+    if grid is None:
+        return threat.norm.sample(like, threat.eps, noise)
+    cells = threat.norm.sample(like.new_empty(*like.shape[:2], *grid), threat.eps, noise)
+    return F.interpolate(cells, like.shape[2:], mode="nearest")
+
+
+def mcgs(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    noise: Noise,
+    copies: int = 20,
+    forward: int = 1,
+    backward: int = 1,
+    inner: int = 1,
+    rate: float = 1.0,
+    step: float = 1.0,
+    spread: float = 1.0,
+    grid: tuple[int, int] | None = None,
+) -> Tensor:
+    """Pictures `x` (`n c h w`, [0, 1]) hardened towards the classes `y` on the backbone `model`: the cascade F_forward-B_backward.
+
+    The result is float in [0, 1] within `threat` of `x`; it is published as 8 bits (`core.quantize.release`). `rate` scales an epoch's move,
+    `step` (in units of eps) the move inside it. Labels may be the labeller's, the backbone's own or the user's: this function does not ask.
+    Cost: `(forward + backward) * copies * inner` forward and backward passes. Source: arXiv 2407.15524, figure 4 for the general cascade.
+    """
+    release = x
+    for sign, epochs in ((-1.0, forward), (1.0, backward)):
+        for _ in range(epochs):
+            end = smooth_gradient(
+                model, release, y, sign, threat=threat, noise=noise, copies=copies, inner=inner, step=step, spread=spread, grid=grid
+            )
+            release = threat.project(release - sign * rate * (end - release), x)
+    return release
+
+
+def fast_preemption(model: Classifier, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise) -> Tensor:
+    """The three-step forerunner of MSPD (arXiv 2407.15524, versions 1 to 7), read as F1-B2 without smoothing. Cost: 3 gradients."""
+    return mcgs(model, x, y, threat=threat, noise=noise, copies=1, forward=1, backward=2, spread=0.0)

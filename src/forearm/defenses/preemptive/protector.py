@@ -1,0 +1,26 @@
+"""What a preemptive defence is: a function from pictures and labels to hardened pictures, and the table of them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from forearm.core.gradients import Classifier
+from forearm.core.noise import Noise
+from forearm.core.threat import Threat
+
+
+class Protector(Protocol):
+    """Hyper-parameters are keyword-only with defaults; the result lies within `threat` of `x`, in [0, 1], not yet rounded."""
+
+    def __call__(self, model: Classifier, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise) -> Tensor: ...
+
+
+PREEMPTIVE: dict[str, str] = {
+    "none": "forearm.defenses.preemptive.single_step:none",
+    "s_fgsm": "forearm.defenses.preemptive.single_step:s_fgsm",
+    "s_pgd": "forearm.defenses.preemptive.single_step:s_pgd",
+    "fast_preemption": "forearm.defenses.preemptive.mcgs:fast_preemption",
+    "mspd": "forearm.defenses.preemptive.mcgs:mcgs",
+}

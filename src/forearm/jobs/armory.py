@@ -1,0 +1,197 @@
+"""The armourer that `forearm protect` and `forearm.arm` use: embedded or given models, one picture at a time.
+
+Each picture is armed alone (its copies form the batch), so its bytes do not depend on its neighbours, on the batch size or on a resumed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from forearm.core.losses import margin
+from forearm.core.noise import Noise
+from forearm.core.precision import fast
+from forearm.core.quality import psnr, ssim
+from forearm.core.quantize import release
+from forearm.core.threat import Threat
+from forearm.core.view import View
+from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
+from forearm.errors import SpecError
+from forearm.jobs.arm import Armed, ArmReport, Pixels
+from forearm.models.card import Card
+from forearm.models.load import load_model
+from forearm.registry import accepts, bind
+
+SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
+PAIRS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_labeller")}
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A loaded model with its card."""
+
+    model: nn.Module
+    card: Card
+
+    @classmethod
+    def load(cls, name: str, device: str) -> Role:
+        model = load_model(name, device=device)
+        return cls(model, model.card)
+
+    def view(self, x: Tensor) -> View:
+        """The model as it sees pictures of x's size."""
+        return View.of(self.model, x.shape[2], x.shape[3], self.card.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A backbone, its fast twin for gradients, the labeller, and the threat to arm against."""
+
+    backbone: Role
+    twin: nn.Module
+    labeller: Role
+    threat: Threat
+
+    @classmethod
+    def load(cls, backbone: str, labeller: str, threat: str | None, device: str) -> Pair:
+        own = Role.load(backbone, device)
+        other = own if labeller == "backbone" else Role.load(labeller, device)
+        if own.card.classes != other.card.classes:
+            raise SpecError(
+                f"labeller: {other.card.name!r} knows other classes than the backbone {own.card.name!r}; "
+                "two models of the same classes, for example backbone 'photo_backbone' and labeller 'photo_labeller'"
+            )
+        return cls(own, fast(own.model), other, Threat.parse(threat or own.card.threat or "linf:8/255"))
+
+
+@dataclass(frozen=True, slots=True)
+class Armory:
+    """An `Armourer` over models by name. Models are loaded at the first picture that needs them."""
+
+    defense: str
+    protector: Protector
+    backbone: str | None
+    labeller: str | None
+    threat: str | None
+    seed: int
+    device: str
+    threshold: float
+    _pairs: dict[bool, Pair] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(
+        cls,
+        defense: str = "mspd",
+        threat: str | None = None,
+        backbone: str | None = None,
+        labeller: str | None = None,
+        seed: int = 0,
+        device: str | None = None,
+        threshold: float = 0.5,
+    ) -> Armory:
+        """An armoury by names.
+
+        `threat` None is the one that the backbone was trained against; `backbone` and `labeller` None are the embedded pair for the
+        picture's size; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
+        and the backbone labels it instead. Unknown names and options raise SpecError before any model is loaded.
+        """
+        protector: Protector = bind(PREEMPTIVE, defense)
+        if threat is not None:
+            Threat.parse(threat)
+        if not 0.0 <= threshold <= 1.0:
+            raise SpecError(f"threshold: got {threshold}; a confidence from 0 to 1, for example 0.5")
+        return cls(defense, protector, backbone, labeller, threat, seed, device or ("cuda" if torch.cuda.is_available() else "cpu"), threshold)
+
+    def pair(self, height: int, width: int) -> Pair:
+        """The models for pictures of this size."""
+        small = max(height, width) <= SMALL
+        if small not in self._pairs:
+            backbone, labeller = PAIRS[small]
+            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, self.threat, self.device)
+        return self._pairs[small]
+
+    def settings(self, height: int, width: int) -> dict[str, str | int | float]:
+        pair = self.pair(height, width)
+        return {
+            "defense": self.defense,
+            "threat": str(pair.threat),
+            "backbone": pair.backbone.card.name,
+            "backbone_sha256": pair.backbone.card.sha256,
+            "labeller": pair.labeller.card.name,
+            "labeller_sha256": pair.labeller.card.sha256,
+            "threshold": self.threshold,
+            "seed": self.seed,
+        }
+
+    def class_index(self, name: str, height: int, width: int) -> int:
+        classes = self.pair(height, width).backbone.card.classes
+        if name in classes:
+            return classes.index(name)
+        if name.isdecimal() and int(name) < len(classes):
+            return int(name)
+        raise SpecError(f"label: got {name!r}; a number below {len(classes)} or one of {', '.join(classes[:10])}")
+
+    def arm(self, pictures: Sequence[Pixels], labels: Sequence[int | None]) -> list[Armed]:
+        return [self._arm(pixels, label) for pixels, label in zip(pictures, labels, strict=True)]
+
+    def margins(self, pictures: Sequence[Pixels], labels: Sequence[int]) -> list[float]:
+        return [self._margin(self._tensor(pixels), label) for pixels, label in zip(pictures, labels, strict=True)]
+
+    def _tensor(self, pixels: Pixels) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255.0
+
+    def _margin(self, x: Tensor, label: int) -> float:
+        with torch.inference_mode():
+            logits = self.pair(*x.shape[2:]).backbone.view(x)(x).float()
+        return float(margin(logits, torch.tensor([label], device=x.device)).neg())
+
+    def _label(self, pair: Pair, x: Tensor, given: int | None) -> tuple[int, float, str, bool]:
+        """The label, its confidence, who gave it, and whether the labeller was uncertain."""
+        if given is not None:
+            return given, 1.0, "given", False
+        with torch.inference_mode():
+            asked = pair.labeller.view(x)(x).float().softmax(1)[0]
+            uncertain = float(asked.max()) < self.threshold
+            if uncertain and pair.labeller is not pair.backbone:
+                asked = pair.backbone.view(x)(x).float().softmax(1)[0]
+        who = "backbone" if uncertain or pair.labeller is pair.backbone else "labeller"
+        return int(asked.argmax()), float(asked.max()), who, uncertain
+
+    def _arm(self, pixels: Pixels, given: int | None) -> Armed:
+        x = self._tensor(pixels)
+        pair = self.pair(*x.shape[2:])
+        label, confidence, who, uncertain = self._label(pair, x, given)
+        view = View.of(pair.twin, x.shape[2], x.shape[3], pair.backbone.card.size)
+        protector = self.protector
+        if accepts(protector, "grid") and x.shape[2] * x.shape[3] > view.size[0] * view.size[1]:
+            protector = partial(protector, grid=view.size)
+        noise = Noise(self.seed, torch.tensor([content_id(pixels)]))
+        y = torch.tensor([label], device=x.device)
+        armed = release(protector(view, x, y, threat=pair.threat, noise=noise), x, pair.threat)
+        change = armed - x
+        report = ArmReport(
+            label=label,
+            name=pair.backbone.card.classes[label],
+            confidence=confidence,
+            labelled_by=who,
+            uncertain=uncertain,
+            linf=round(float(change.abs().amax()) * 255),
+            psnr=float(psnr(armed, x)),
+            ssim=float(ssim(armed, x)),
+            view_share=float(view.see(change).square().mean().sqrt() / change.square().mean().sqrt().clamp_min(1e-12)),
+            margin_before=self._margin(x, label),
+            margin_after=self._margin(armed, label),
+        )
+        return Armed((armed[0].permute(1, 2, 0) * 255.0).round().to(torch.uint8).cpu().numpy(), report)
+
+
+def content_id(pixels: Pixels) -> int:
+    """The id of a picture's noise: 63 bits of the sha256 of its size and pixels, so that equal pictures get equal noise anywhere."""
+    digest = hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

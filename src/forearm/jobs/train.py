@@ -1,0 +1,120 @@
+"""What `forearm train` does: settings -> pictures, network, recipe -> fit -> fp16 weights and a card that is usable at once."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import nn
+
+from forearm.core.threat import Threat
+from forearm.data import sets
+from forearm.data.augment import augment
+from forearm.data.batches import Shuffled
+from forearm.defenses.training.adversarial import adversarial, standard
+from forearm.defenses.training.loop import Plan, Report, Step, fit
+from forearm.errors import SpecError
+from forearm.models.architectures import ARCHITECTURES
+from forearm.registry import bind
+
+
+class TrainSettings(BaseModel):
+    """One training run. A recipe file in TOML has these names; the command line overrides it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str = "cifar10"
+    folder: Path | None = None
+    arch: str = "preact_resnet(width=32)"
+    threat: str = "linf:8/255"
+    steps: int = Field(0, ge=0, description="PGD steps; 0 is N-FGSM")
+    augment: str = "crop_flip"
+    smoothing: float = Field(0.0, ge=0.0, lt=1.0)
+    batch: int = Field(128, ge=2)
+    epochs: int = Field(12, ge=1)
+    rate: float = Field(0.2, gt=0.0)
+    weight_decay: float = Field(5e-4, ge=0.0)
+    average: float = Field(0.998, ge=0.0, lt=1.0)
+    bf16: bool = True
+    seed: int = 0
+    examples: int | None = Field(None, ge=1, description="only the first so many training pictures")
+
+    @classmethod
+    def read(cls, recipe: Path | None, overrides: dict[str, Any]) -> TrainSettings:
+        """A recipe file, then what the command line says."""
+        values: dict[str, Any] = {}
+        if recipe is not None:
+            try:
+                values = tomllib.loads(recipe.read_text())
+            except (OSError, tomllib.TOMLDecodeError) as error:
+                raise SpecError(f"{recipe}: not a readable TOML recipe ({error}); for example recipes/cifar10_backbone.toml") from None
+        try:
+            return cls.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise SpecError(f"{recipe or 'train'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
+
+    def plan(self) -> Plan:
+        return Plan(self.epochs, self.rate, weight_decay=self.weight_decay, average=self.average, bf16=self.bf16)
+
+
+def recipe_step(kind: str, settings: TrainSettings) -> Step:
+    """The recipe by name: `standard` or `adversarial`."""
+    recipes: dict[str, Callable[[], Step]] = {
+        "standard": lambda: standard(settings.smoothing),
+        "adversarial": lambda: adversarial(Threat.parse(settings.threat), settings.steps, settings.smoothing),
+    }
+    if kind not in recipes:
+        raise SpecError(f"recipe: got {kind!r}; one of {', '.join(recipes)}, for example 'adversarial'")
+    return recipes[kind]()
+
+
+def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda _: None, stop_after: int | None = None) -> nn.Module:
+    """Train one network; `out` afterwards holds checkpoint.pt, log.csv, weights.safetensors (fp16) and card.toml."""
+    step = recipe_step(kind, settings)
+    pictures = sets.load(settings.data, "train", settings.folder).first(settings.examples)
+    torch.manual_seed(settings.seed)
+    model: nn.Module = bind(ARCHITECTURES, settings.arch)(classes=len(pictures.classes))
+    batches = Shuffled(pictures, settings.batch, augment(settings.augment), settings.seed)
+    trained = fit(model, step, batches, settings.plan(), folder=out, report=report, stop_after=stop_after)
+    write_weights(trained, out / "weights.safetensors")
+    (out / "card.toml").write_text(card_text(kind, settings, pictures.classes, out))
+    return trained
+
+
+def write_weights(model: nn.Module, path: Path) -> None:
+    """Floating-point weights as fp16 safetensors; counters stay integers. Written whole or not at all."""
+    state = {
+        name: (t.half() if t.is_floating_point() else t).contiguous()
+        for name, t in model.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    half = path.with_suffix(".part")
+    save_file(state, half)
+    half.replace(path)
+
+
+def card_text(kind: str, settings: TrainSettings, classes: tuple[str, ...], out: Path) -> str:
+    """A card: what the weights are, what they were trained on, how, and their sha256. Accuracies are added by `forearm models measure`."""
+    sha = hashlib.sha256((out / "weights.safetensors").read_bytes()).hexdigest()
+    how = " ".join(f"{name}={value!r}" for name, value in settings.model_dump(exclude_defaults=True, exclude={"folder"}).items())
+    lines = [
+        f'name = "{out.name}"',
+        f'arch = "{settings.arch}"',
+        f'weights = "weights.safetensors"',
+        f'sha256 = "{sha}"',
+        f"classes = {list(classes)!r}".replace("'", '"'),
+        f'data = "{settings.data}"',
+        f'recipe = "{kind}"',
+        f"settings = '''{how}'''",
+    ]
+    if kind == "adversarial":
+        lines.append(f'threat = "{settings.threat}"')
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,62 @@
+"""Parts that several architectures share: input normalisation, activations and stems."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from forearm.errors import SpecError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2470, 0.2435, 0.2616)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, so that a model takes RGB in [0, 1]. Constants of the architecture, not weights."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def activation(name: str) -> nn.Module:
+    """A fresh activation module by name."""
+    try:
+        return ACTIVATIONS[name]()
+    except KeyError:
+        raise SpecError(f"activation: got {name!r}; one of {', '.join(ACTIVATIONS)}, for example 'relu'") from None
+
+
+def conv3x3(inner: int, outer: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, 3, stride, 1, groups=groups, bias=False)
+
+
+def conv1x1(inner: int, outer: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inner, outer, 1, stride, bias=False)
+
+
+def stem(name: str, width: int) -> nn.Module:
+    """The first layers, 3 -> `width` channels.
+
+    `conv3`, one convolution, keeps the size (32 x 32 pictures). For photos, `patch4` (one 7 x 7 convolution) and `deep4` (two 3 x 3
+    convolutions) divide each edge by 4.
+    """
+    if name == "conv3":
+        return conv3x3(3, width)
+    if name == "patch4":
+        return nn.Conv2d(3, width, 7, 4, 3, bias=False)
+    if name == "deep4":
+        half = width // 2
+        return nn.Sequential(conv3x3(3, half, 2), nn.BatchNorm2d(half), nn.ReLU(), conv3x3(half, width, 2))
+    raise SpecError(f"stem: got {name!r}; 'conv3' for 32 x 32 pictures, 'patch4' or 'deep4' for photos")
