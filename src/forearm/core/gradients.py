@@ -13,9 +13,10 @@ Classifier = Callable[[Tensor], Tensor]  # RGB in [0, 1] `n c h w` -> logits `n 
 
 
 def input_gradient(model: Classifier, x: Tensor, y: Tensor, loss: Loss = cross_entropy) -> tuple[Tensor, Tensor]:
-    """The gradient of `loss(model(x), y)` with respect to each picture (`n c h w`), and the logits (`n k`, float32 or wider).
+    """The gradient of `loss(model(x), y)` with respect to each picture (`n c h w`), and the logits (`n k`).
 
-    Each example's gradient is that of its own loss (the losses are summed). Cost: one forward and one backward pass.
+    The logits are float32 or wider. Each example's gradient is that of its own loss (the losses are summed).
+    Cost: one forward and one backward pass.
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()

@@ -16,13 +16,16 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
-    """max over the other classes minus the logit of y (Carlini and Wagner, S&P 2017, f6): above 0 means misclassified."""
+    """max over the other classes minus the logit of y (Carlini and Wagner, S&P 2017, f6): above 0 is misclassified."""
     own = logits.gather(1, y[:, None]).squeeze(1)
     return logits.scatter(1, y[:, None], float("-inf")).amax(1) - own
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """Difference of logits ratio (Croce and Hein, ICML 2020, eq. 6): -(z_y - max_other) / (z_1 - z_3), scale-free. Needs 3 classes."""
+    """Difference of logits ratio (Croce and Hein, ICML 2020, eq. 6): -(z_y - max_other) / (z_1 - z_3).
+
+    It does not change when the logits are scaled. Needs 3 classes or more.
+    """
     top = logits.topk(3, dim=1).values
     return margin(logits, y) / (top[:, 0] - top[:, 2] + 1e-12)
 

@@ -6,6 +6,7 @@ and merge without changing a digit.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field
 
@@ -40,8 +41,8 @@ class _Draws:
 class Noise:
     """Random numbers for a batch whose examples have the given ids (`n`, int64).
 
-    Every call takes the next draw. `at(ids)` keeps the draw count of its parent at that moment; `stream(name)` starts an
-    independent sequence, so that two consumers cannot shift each other's draws.
+    Every call takes the next draw. `at(index)` keeps the draw count of its parent at that moment; `stream(name)` starts
+    an independent sequence, so that two consumers cannot shift each other's draws.
     """
 
     seed: int
@@ -54,10 +55,9 @@ class Noise:
         return cls(seed, torch.arange(first, first + n))
 
     def stream(self, name: str | int) -> Noise:
-        """An independent sequence for the same examples, named by a word or a number."""
-        word = name if isinstance(name, int) else int.from_bytes(name.encode()[:7].ljust(7, b"\0"), "little")
-        key = int(mix(torch.tensor(self.seed * 31 + word + 1, dtype=torch.int64)))
-        return Noise(key, self.ids)
+        """An independent sequence for the same examples, named by a word or a number, from its first draw."""
+        key = hashlib.blake2b(f"{self.seed}/{name!r}".encode(), digest_size=8).digest()
+        return Noise(int.from_bytes(key, "little", signed=True), self.ids)
 
     def at(self, index: Tensor) -> Noise:
         """The noise of a part of the batch (`index`: positions or a mask), from here on."""
@@ -67,8 +67,8 @@ class Noise:
         """53 random bits per element of `n, *shape`, int64 in [0, 2^53)."""
         self._draws.given += 1
         ids = self.ids.to(device=device, dtype=torch.int64)
-        seed = mix(torch.tensor([self.seed, self._draws.given], dtype=torch.int64, device=device) * _GOLDEN)
-        key = mix((ids * _GOLDEN + seed[0]) ^ seed[1])
+        steps = torch.tensor([self.seed, self._draws.given], dtype=torch.int64, device=device) * _GOLDEN
+        key = mix(mix(mix(steps[0]) + ids * _GOLDEN) + steps[1])
         position = torch.arange(1, math.prod(shape) + 1, device=device, dtype=torch.int64) * _GOLDEN
         return _shift(mix(key[:, None] + position), 11).reshape(len(ids), *shape)
 

@@ -51,7 +51,8 @@ def _linf_sample(like: Tensor, eps: float, noise: Noise) -> Tensor:
 
 
 def _l2_size(d: Tensor) -> Tensor:
-    return d.flatten(1).norm(dim=1)
+    size: Tensor = torch.linalg.vector_norm(d.flatten(1), dim=1)
+    return size
 
 
 def _l2_project(d: Tensor, eps: float | Tensor) -> Tensor:

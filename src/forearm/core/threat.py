@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 from torch import Tensor
 
@@ -28,7 +27,8 @@ class Threat:
         targeted = parts[0] == "targeted"
         try:
             name, number = parts[targeted:]
-            eps = float(Fraction(number))
+            above, slash, below = number.partition("/")
+            eps = float(above) / float(below if slash else 1)
             norm = NORMS[name]
         except (ValueError, KeyError, ZeroDivisionError):
             raise SpecError(_complaint(text)) from None
@@ -37,12 +37,12 @@ class Threat:
         return cls(norm, eps, targeted)
 
     def __str__(self) -> str:
-        eps = Fraction(self.eps * 255).limit_denominator(1000)
-        number = f"{eps}/255" if eps.denominator == 1 else repr(self.eps)
+        level = round(self.eps * 255)
+        number = f"{level}/255" if level / 255 == self.eps else repr(self.eps)
         return f"{'targeted:' if self.targeted else ''}{self.norm.name}:{number}"
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
-        """`x_adv` moved into the ball around `x`, then into [0, 1]. For L1 and L2 the second step may only shrink the change."""
+        """`x_adv` moved into the ball around `x`, then into [0, 1]; the second step can only shrink the change."""
         return (x + self.norm.project(x_adv - x, self.eps)).clamp(0.0, 1.0)
 
     def sample(self, x: Tensor, noise: Noise) -> Tensor:
@@ -54,7 +54,7 @@ class Threat:
         return self.norm.size(x_adv - x)
 
     def margin(self, logits: Tensor, y: Tensor) -> Tensor:
-        """How far the attacker has won, in logits: above 0 the attack succeeded. `y` is the true class, or the target class."""
+        """How far the attacker has won, in logits: above 0 the attack succeeded. `y`: the true class, or the target."""
         away = losses.margin(logits, y)
         return -away if self.targeted else away
 

@@ -1,25 +1,20 @@
-"""How a model sees a picture of another size: a differentiable, antialiased resize as two matrix products."""
+"""How a model sees a picture of another size: through a differentiable, antialiased resize."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.core.gradients import Classifier
 
 
-def resize_matrix(inner: int, outer: int) -> Tensor:
-    """The antialiased bilinear resize of `inner` to `outer` samples as a float64 matrix `outer inner`, rows summing to 1.
-
-    A triangle of half-width max(1, inner / outer) around each output's centre: Pillow's BILINEAR, and torch's bilinear with antialias=True.
-    """
-    scale = inner / outer
-    centre = (torch.arange(outer, dtype=torch.float64) + 0.5) * scale
-    distance = (torch.arange(inner, dtype=torch.float64) + 0.5 - centre[:, None]).abs() / max(1.0, scale)
-    weight = (1.0 - distance).clamp_min(0.0)
-    return weight / weight.sum(1, keepdim=True)
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """`n c h w` -> `n c *size`, antialiased bilinear (a triangle as wide as the scale; Pillow's BILINEAR). Values stay in the range of x."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", antialias=True)
 
 
 def view_size(height: int, width: int, side: int, longest: float = 4.0) -> tuple[int, int]:
@@ -31,28 +26,19 @@ def view_size(height: int, width: int, side: int, longest: float = 4.0) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`model` looking at pictures of one size through a resize to `rows.shape[0]` x `columns.shape[0]`; greyscale is repeated to RGB."""
+    """`model` looking at pictures of any size resized to `size`; greyscale is repeated to RGB. Gradients reach the picture's own pixels."""
 
     model: Classifier
-    rows: Tensor  # view's height x picture's height
-    columns: Tensor  # view's width x picture's width
+    size: tuple[int, int]
 
     @classmethod
     def of(cls, model: Classifier, height: int, width: int, side: int) -> View:
         """The view of `height` x `width` pictures for a model that was trained on pictures of `side`."""
-        high, wide = view_size(height, width, side)
-        return cls(model, resize_matrix(height, high).float(), resize_matrix(width, wide).float())
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return len(self.rows), len(self.columns)
+        return cls(model, view_size(height, width, side))
 
     def see(self, x: Tensor) -> Tensor:
-        """`n c h w` -> `n 3 rows columns`: what the model is given."""
-        if self.rows.shape[0] == self.rows.shape[1] and self.columns.shape[0] == self.columns.shape[1]:
-            seen = x
-        else:
-            seen = self.rows.to(x) @ (x @ self.columns.to(x).T)
+        """`n c h w` -> `n 3 *size`: what the model is given."""
+        seen = resize(x, self.size)
         return seen if seen.shape[1] == 3 else seen.expand(-1, 3, -1, -1)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from forearm.core.gradients import Classifier
 from forearm.core.losses import margin
 from forearm.core.noise import Noise
 from forearm.core.precision import fast
@@ -21,6 +22,7 @@ from forearm.core.quality import psnr, ssim
 from forearm.core.quantize import release
 from forearm.core.threat import Threat
 from forearm.core.view import View
+from forearm.defenses.preemptive.large import at_working_size
 from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
 from forearm.errors import SpecError
 from forearm.jobs.arm import Armed, ArmReport, Pixels
@@ -29,7 +31,8 @@ from forearm.models.load import load_model
 from forearm.registry import accepts, bind
 
 SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
-PAIRS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_labeller")}
+PAIRS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_labeller")}  # by whether the picture is small
+THREATS = {True: "linf:8/255", False: "linf:4/255"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,12 @@ class Pair:
     """A backbone, its fast twin for gradients, the labeller, and the threat to arm against."""
 
     backbone: Role
-    twin: nn.Module
+    twin: Classifier
     labeller: Role
     threat: Threat
 
     @classmethod
-    def load(cls, backbone: str, labeller: str, threat: str | None, device: str) -> Pair:
+    def load(cls, backbone: str, labeller: str, threat: str, device: str) -> Pair:
         own = Role.load(backbone, device)
         other = own if labeller == "backbone" else Role.load(labeller, device)
         if own.card.classes != other.card.classes:
@@ -67,7 +70,17 @@ class Pair:
                 f"labeller: {other.card.name!r} knows other classes than the backbone {own.card.name!r}; "
                 "two models of the same classes, for example backbone 'photo_backbone' and labeller 'photo_labeller'"
             )
-        return cls(own, fast(own.model), other, Threat.parse(threat or own.card.threat or "linf:8/255"))
+        return cls(own, fast(own.model), other, Threat.parse(threat))
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A class, how sure whoever gave it was, who that was, and whether the labeller was below its threshold."""
+
+    index: int
+    confidence: float
+    by: str
+    uncertain: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +110,7 @@ class Armory:
     ) -> Armory:
         """An armoury by names.
 
-        `threat` None is the one that the backbone was trained against; `backbone` and `labeller` None are the embedded pair for the
+        `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded pair for the
         picture's size; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
         and the backbone labels it instead. Unknown names and options raise SpecError before any model is loaded.
         """
@@ -113,7 +126,7 @@ class Armory:
         small = max(height, width) <= SMALL
         if small not in self._pairs:
             backbone, labeller = PAIRS[small]
-            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, self.threat, self.device)
+            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, self.threat or THREATS[small], self.device)
         return self._pairs[small]
 
     def settings(self, height: int, width: int) -> dict[str, str | int | float]:
@@ -141,54 +154,58 @@ class Armory:
         return [self._arm(pixels, label) for pixels, label in zip(pictures, labels, strict=True)]
 
     def margins(self, pictures: Sequence[Pixels], labels: Sequence[int]) -> list[float]:
-        return [self._margin(self._tensor(pixels), label) for pixels, label in zip(pictures, labels, strict=True)]
-
-    def _tensor(self, pixels: Pixels) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device).permute(2, 0, 1)[None].float() / 255.0
+        return [self._margin(as_tensor(pixels, self.device), label) for pixels, label in zip(pictures, labels, strict=True)]
 
     def _margin(self, x: Tensor, label: int) -> float:
         with torch.inference_mode():
             logits = self.pair(*x.shape[2:]).backbone.view(x)(x).float()
         return float(margin(logits, torch.tensor([label], device=x.device)).neg())
 
-    def _label(self, pair: Pair, x: Tensor, given: int | None) -> tuple[int, float, str, bool]:
-        """The label, its confidence, who gave it, and whether the labeller was uncertain."""
+    def label(self, x: Tensor, given: int | None) -> Label:
+        """The class to harden one picture (`1 c h w`) towards: the user's, else the labeller's, else (where that is uncertain) the backbone's."""
         if given is not None:
-            return given, 1.0, "given", False
+            return Label(given, 1.0, "given", uncertain=False)
+        pair = self.pair(*x.shape[2:])
         with torch.inference_mode():
             asked = pair.labeller.view(x)(x).float().softmax(1)[0]
             uncertain = float(asked.max()) < self.threshold
             if uncertain and pair.labeller is not pair.backbone:
                 asked = pair.backbone.view(x)(x).float().softmax(1)[0]
         who = "backbone" if uncertain or pair.labeller is pair.backbone else "labeller"
-        return int(asked.argmax()), float(asked.max()), who, uncertain
+        return Label(int(asked.argmax()), float(asked.max()), who, uncertain)
 
     def _arm(self, pixels: Pixels, given: int | None) -> Armed:
-        x = self._tensor(pixels)
+        x = as_tensor(pixels, self.device)
         pair = self.pair(*x.shape[2:])
-        label, confidence, who, uncertain = self._label(pair, x, given)
+        label = self.label(x, given)
         view = View.of(pair.twin, x.shape[2], x.shape[3], pair.backbone.card.size)
         protector = self.protector
         if accepts(protector, "grid") and x.shape[2] * x.shape[3] > view.size[0] * view.size[1]:
             protector = partial(protector, grid=view.size)
         noise = Noise(self.seed, torch.tensor([content_id(pixels)]))
-        y = torch.tensor([label], device=x.device)
-        armed = release(protector(view, x, y, threat=pair.threat, noise=noise), x, pair.threat)
+        y = torch.tensor([label.index], device=x.device)
+        protected = at_working_size(protector, view, x, y, threat=pair.threat, noise=noise, side=pair.backbone.card.size)
+        armed = release(protected, x, pair.threat)
         change = armed - x
         report = ArmReport(
-            label=label,
-            name=pair.backbone.card.classes[label],
-            confidence=confidence,
-            labelled_by=who,
-            uncertain=uncertain,
+            label=label.index,
+            name=pair.backbone.card.classes[label.index],
+            confidence=label.confidence,
+            labelled_by=label.by,
+            uncertain=label.uncertain,
             linf=round(float(change.abs().amax()) * 255),
             psnr=float(psnr(armed, x)),
             ssim=float(ssim(armed, x)),
             view_share=float(view.see(change).square().mean().sqrt() / change.square().mean().sqrt().clamp_min(1e-12)),
-            margin_before=self._margin(x, label),
-            margin_after=self._margin(armed, label),
+            margin_before=self._margin(x, label.index),
+            margin_after=self._margin(armed, label.index),
         )
         return Armed((armed[0].permute(1, 2, 0) * 255.0).round().to(torch.uint8).cpu().numpy(), report)
+
+
+def as_tensor(pixels: Pixels, device: str) -> Tensor:
+    """`h w c` uint8 -> `1 c h w` float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None].float() / 255.0
 
 
 def content_id(pixels: Pixels) -> int:

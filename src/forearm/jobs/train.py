@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import nn
 
 from forearm.core.threat import Threat
 from forearm.data import sets
 from forearm.data.augment import augment
-from forearm.data.batches import Shuffled
+from forearm.data.batches import Pictures, Shuffled
 from forearm.defenses.training.adversarial import adversarial, standard
 from forearm.defenses.training.loop import Plan, Report, Step, fit
-from forearm.errors import SpecError
+from forearm.errors import ArtifactError, SpecError
 from forearm.models.architectures import ARCHITECTURES
+from forearm.models.card import Card, write_card
 from forearm.registry import bind
 
 
@@ -34,11 +36,14 @@ class TrainSettings(BaseModel):
     arch: str = "preact_resnet(width=32)"
     threat: str = "linf:8/255"
     steps: int = Field(0, ge=0, description="PGD steps; 0 is N-FGSM")
+    reach: float = Field(2.0, ge=0.0, description="noise of N-FGSM, in units of eps: more is more robust, less is more accurate")
+    start: Path | None = Field(None, description="weights.safetensors of an earlier run to begin from")
     augment: str = "crop_flip"
     smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     batch: int = Field(128, ge=2)
     epochs: int = Field(12, ge=1)
     rate: float = Field(0.2, gt=0.0)
+    warm: float = Field(0.25, gt=0.0, lt=1.0)
     weight_decay: float = Field(5e-4, ge=0.0)
     average: float = Field(0.998, ge=0.0, lt=1.0)
     bf16: bool = True
@@ -62,14 +67,14 @@ class TrainSettings(BaseModel):
             raise SpecError(f"{recipe or 'train'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
 
     def plan(self) -> Plan:
-        return Plan(self.epochs, self.rate, weight_decay=self.weight_decay, average=self.average, bf16=self.bf16)
+        return Plan(self.epochs, self.rate, warm=self.warm, weight_decay=self.weight_decay, average=self.average, bf16=self.bf16)
 
 
 def recipe_step(kind: str, settings: TrainSettings) -> Step:
     """The recipe by name: `standard` or `adversarial`."""
     recipes: dict[str, Callable[[], Step]] = {
         "standard": lambda: standard(settings.smoothing),
-        "adversarial": lambda: adversarial(Threat.parse(settings.threat), settings.steps, settings.smoothing),
+        "adversarial": lambda: adversarial(Threat.parse(settings.threat), settings.steps, settings.reach, settings.smoothing),
     }
     if kind not in recipes:
         raise SpecError(f"recipe: got {kind!r}; one of {', '.join(recipes)}, for example 'adversarial'")
@@ -82,11 +87,24 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
     pictures = sets.load(settings.data, "train", settings.folder).first(settings.examples)
     torch.manual_seed(settings.seed)
     model: nn.Module = bind(ARCHITECTURES, settings.arch)(classes=len(pictures.classes))
+    if settings.start is not None:
+        begin(model, settings.start)
     batches = Shuffled(pictures, settings.batch, augment(settings.augment), settings.seed)
     trained = fit(model, step, batches, settings.plan(), folder=out, report=report, stop_after=stop_after)
     write_weights(trained, out / "weights.safetensors")
-    (out / "card.toml").write_text(card_text(kind, settings, pictures.classes, out))
+    write_card(trained_card(kind, settings, pictures, out / "weights.safetensors"), out / "card.toml")
     return trained
+
+
+def begin(model: nn.Module, start: Path) -> None:
+    """Fill `model` with the weights of an earlier run. ArtifactError where they are missing or of another network."""
+    try:
+        missing, unexpected = model.load_state_dict(load_file(start), strict=False)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ArtifactError(f"{start}: cannot begin from it ({str(error).splitlines()[0]}); weights.safetensors of the same architecture") from None
+    odd = [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]
+    if odd:
+        raise ArtifactError(f"{start}: made for another network ({odd[0]}); weights.safetensors of the same architecture")
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
@@ -97,24 +115,23 @@ def write_weights(model: nn.Module, path: Path) -> None:
         if not name.endswith("num_batches_tracked")
     }
     half = path.with_suffix(".part")
-    save_file(state, half)
+    half.write_bytes(save(state))
     half.replace(path)
 
 
-def card_text(kind: str, settings: TrainSettings, classes: tuple[str, ...], out: Path) -> str:
-    """A card: what the weights are, what they were trained on, how, and their sha256. Accuracies are added by `forearm models measure`."""
-    sha = hashlib.sha256((out / "weights.safetensors").read_bytes()).hexdigest()
-    how = " ".join(f"{name}={value!r}" for name, value in settings.model_dump(exclude_defaults=True, exclude={"folder"}).items())
-    lines = [
-        f'name = "{out.name}"',
-        f'arch = "{settings.arch}"',
-        f'weights = "weights.safetensors"',
-        f'sha256 = "{sha}"',
-        f"classes = {list(classes)!r}".replace("'", '"'),
-        f'data = "{settings.data}"',
-        f'recipe = "{kind}"',
-        f"settings = '''{how}'''",
-    ]
-    if kind == "adversarial":
-        lines.append(f'threat = "{settings.threat}"')
-    return "\n".join(lines) + "\n"
+def trained_card(kind: str, settings: TrainSettings, pictures: Pictures, weights: Path) -> Card:
+    """A card for what was trained, named after its folder. Accuracies are added by `forearm models measure --write`."""
+    one = augment(settings.augment)(pictures.images[:1], torch.Generator().manual_seed(0))
+    how = settings.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
+    return Card(
+        name=weights.parent.name,
+        arch=settings.arch,
+        weights=weights.name,
+        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        classes=pictures.classes,
+        size=one.shape[-1],
+        data=settings.data,
+        recipe=kind,
+        settings=" ".join(f"{name}={value!r}" for name, value in how.items()),
+        threat=settings.threat if kind == "adversarial" else None,
+    )

@@ -1,8 +1,14 @@
-"""The table of architectures: name -> builder. A model's card names one by call syntax, e.g. "preact_resnet(width=32)"."""
+"""The table of architectures: name -> builder. A model's card names one by call syntax: "preact_resnet(width=32)"."""
 
 from __future__ import annotations
 
 ARCHITECTURES: dict[str, str] = {
+    "cnn_a": "forearm.models.convnet:cnn_a",
+    "mobilenet_v2": "forearm.models.mobilenet:mobilenet_v2",
     "preact_resnet": "forearm.models.preact_resnet:preact_resnet",
+    "resnet": "forearm.models.resnet:resnet",
+    "resnet2b": "forearm.models.convnet:resnet2b",
     "resnet9": "forearm.models.resnet9:resnet9",
+    "resnext": "forearm.models.resnext:resnext",
+    "wide_resnet": "forearm.models.wide_resnet:wide_resnet",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forearm.errors import SpecError
@@ -38,7 +39,27 @@ def activation(name: str) -> nn.Module:
         raise SpecError(f"activation: got {name!r}; one of {', '.join(ACTIVATIONS)}, for example 'relu'") from None
 
 
-def conv3x3(inner: int, outer: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+class SameConv2d(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME: ceil(size / stride) windows, the odd pixel at bottom and right."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        top, bottom = _same(x.shape[2], self.kernel_size[0], self.stride[0])
+        left, right = _same(x.shape[3], self.kernel_size[1], self.stride[1])
+        if (top, left) == (bottom, right):
+            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
+        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Padding before and after one axis."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def conv3x3(inner: int, outer: int, stride: int = 1, groups: int = 1, same: bool = False) -> nn.Conv2d:
+    """A 3 x 3 convolution without bias, padded by one pixel all around, or as `SameConv2d`."""
+    if same:
+        return SameConv2d(inner, outer, 3, stride, groups=groups, bias=False)
     return nn.Conv2d(inner, outer, 3, stride, 1, groups=groups, bias=False)
 
 
@@ -49,8 +70,8 @@ def conv1x1(inner: int, outer: int, stride: int = 1) -> nn.Conv2d:
 def stem(name: str, width: int) -> nn.Module:
     """The first layers, 3 -> `width` channels.
 
-    `conv3`, one convolution, keeps the size (32 x 32 pictures). For photos, `patch4` (one 7 x 7 convolution) and `deep4` (two 3 x 3
-    convolutions) divide each edge by 4.
+    `conv3`, one convolution, keeps the size (32 x 32 pictures). For photos, `patch4` (one 7 x 7 convolution) and
+    `deep4` (two 3 x 3 convolutions) divide each edge by 4.
     """
     if name == "conv3":
         return conv3x3(3, width)

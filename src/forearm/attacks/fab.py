@@ -1,0 +1,183 @@
+"""Fast adaptive boundary attack: the smallest change that reaches another class (Croce and Hein, ICML 2020)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from forearm.attacks.best import Smallest
+from forearm.attacks.gradient import class_gradients, logits_of, margins
+from forearm.core.gradients import Classifier
+from forearm.core.noise import Noise
+from forearm.core.norms import Norm, per_example
+from forearm.core.threat import Threat
+
+BIAS = 0.1  # alpha_max: the most that a step leans towards the clean picture
+BEYOND = 1.05  # eta: how far over the boundary a step goes
+BACK = 0.9  # beta: how much of a change that won is kept for the next step
+
+
+def fab(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    noise: Noise,
+    steps: int = 100,
+    restarts: int = 1,
+    classes: int = 9,
+) -> Tensor:
+    """The smallest change found that wins, if it lies in the ball; otherwise the highest margin, projected.
+
+    Each step goes to the nearest of the linearised boundaries with the `classes` likeliest other classes (all of them,
+    in the paper). The first start is the picture, later ones are random points. Examples that won within the ball leave
+    between restarts. Linf, L2 and L1. Cost per restart: `steps` times one forward and `classes` + 1 backward passes.
+    Source: arXiv 1907.02044, algorithm 1.
+    """
+    found = Smallest.of(x, threat)
+    others = _likeliest(model, x, y)[:, :classes]
+    for restart in range(restarts):
+        todo = (found.distance > threat.eps).nonzero().squeeze(1)
+        _approach(model, x, y, todo, others[todo], restart, found, threat=threat, noise=noise, steps=steps)
+    return found.finish(model, y)
+
+
+def fab_t(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: Threat,
+    noise: Noise,
+    steps: int = 100,
+    restarts: int = 1,
+    targets: int = 9,
+) -> Tensor:
+    """`fab` towards one class at a time, each of the `targets` likeliest wrong ones, which costs one backward pass a
+    step.
+
+    Examples that won within the ball leave between targets. Source: arXiv 2003.01690, section 5.
+    """
+    found = Smallest.of(x, threat)
+    others = _likeliest(model, x, y)[:, :targets]
+    for rank in range(others.shape[1]):
+        for restart in range(restarts):
+            todo = (found.distance > threat.eps).nonzero().squeeze(1)
+            goal = others[todo, rank : rank + 1]
+            _approach(model, x, y, todo, goal, rank * restarts + restart, found, threat=threat, noise=noise, steps=steps)
+    return found.finish(model, y)
+
+
+def _likeliest(model: Classifier, x: Tensor, y: Tensor) -> Tensor:
+    """The wrong classes of each picture, the likeliest first (`n k-1`)."""
+    logits = logits_of(model, x).scatter(1, y[:, None], float("-inf"))
+    return logits.argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def _approach(
+    model: Classifier,
+    x: Tensor,
+    y: Tensor,
+    todo: Tensor,
+    others: Tensor,
+    start: int,
+    found: Smallest,
+    *,
+    threat: Threat,
+    noise: Noise,
+    steps: int,
+) -> None:
+    """One run of the examples `todo` (positions in `x`) towards the classes `others` (`m j`), scored into `found`.
+
+        x' = (1 - a) (x_k + eta d_k) + a (x_0 + eta d_0),   a = min(|d_k| / (|d_k| + |d_0|), alpha_max)
+
+    d_k and d_0 lead from the iterate and from the picture to the nearest linearised boundary, within the box.
+    """
+    if not len(todo):
+        return
+    clean, label = x[todo], y[todo]
+    x_adv = clean
+    if start > 0:
+        reach = torch.minimum(found.distance[todo], torch.full_like(found.distance[todo], threat.eps))
+        x_adv = threat.sample(clean, noise.at(todo).stream(start)) - clean
+        x_adv = (clean + x_adv * per_example(reach / (2.0 * threat.eps), clean)).clamp(0.0, 1.0)
+    for _ in range(steps):
+        w, b = _nearest_boundary(model, x_adv, label, others, threat.norm)
+        d = to_hyperplane(torch.cat([x_adv, clean]), torch.cat([w, w]), torch.cat([b, b]), threat.norm)
+        d_k, d_0 = d.chunk(2)
+        far_k, far_0 = threat.norm.size(d_k), threat.norm.size(d_0)
+        a = per_example((far_k / (far_k + far_0).clamp_min(1e-12)).clamp(0.0, BIAS), clean)
+        x_adv = ((1.0 - a) * (x_adv + BEYOND * d_k) + a * (clean + BEYOND * d_0)).clamp(0.0, 1.0)
+        won = found.take(todo, x_adv, margins(model, x_adv, label, threat))
+        x_adv = torch.where(per_example(won, x_adv).bool(), clean + BACK * (x_adv - clean), x_adv)
+
+
+def _nearest_boundary(model: Classifier, x: Tensor, y: Tensor, others: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
+    """The linearised boundary { z : <w, z> + b = 0 } with the class of `others` that is nearest to `x`; w .
+
+    z + b < 0 on y's side.
+    """
+    rows, logits = class_gradients(model, x, torch.cat([y[:, None], others], 1))
+    w = rows[:, 1:] - rows[:, :1]
+    gap = logits.gather(1, others) - logits.gather(1, y[:, None])
+    dual = _dual_size(w, norm)
+    nearest = (gap.abs() / dual.clamp_min(1e-12)).argmin(1)
+    index = torch.arange(len(x), device=x.device)
+    w, gap = w[index, nearest], gap[index, nearest].to(x.dtype)
+    return w, gap - (w * x).flatten(1).sum(1)
+
+
+def _dual_size(w: Tensor, norm: Norm) -> Tensor:
+    """The size of each row of `w` (`n m c h w`) in the dual norm: `n m`."""
+    flat = w.flatten(2)
+    if norm.name == "l2":
+        size: Tensor = torch.linalg.vector_norm(flat, dim=2)
+        return size
+    return flat.abs().amax(2) if norm.name == "l1" else flat.abs().sum(2)
+
+
+def to_hyperplane(x: Tensor, w: Tensor, b: Tensor, norm: Norm) -> Tensor:
+    """The smallest change of `x`, in `norm` and within [0, 1], that reaches <w, z> + b = 0 (`n c h w`; b: `n`).
+
+    Where the box keeps it from the plane, the corner of the box that comes nearest. Exact: the gain of a change is a
+    sum of min(t s_i, c_i) with c_i = |w_i| times the room to the box, and s_i = |w_i| (Linf), w_i^2 (L2); for L1 the
+    coordinates with the largest |w_i| are used up one after another. Source: arXiv 1907.02044, section 3 and appendix.
+    """
+    flat, weight = x.flatten(1), w.flatten(1)
+    value = (flat * weight).sum(1) + b
+    sign = -(value.sign()[:, None] * weight.sign())
+    need = value.abs()
+    room = torch.where(sign > 0, 1.0 - flat, flat)
+    size = weight.abs()
+    if norm.name == "l1":
+        change = _greedy(size, room, need)
+    elif norm.name == "l2":
+        change = torch.minimum(_level(size.square(), size * room, need)[:, None] * size, room)
+    else:
+        change = torch.minimum(_level(size, size * room, need)[:, None].expand_as(room), room)
+    return (sign * change).reshape(x.shape)
+
+
+def _level(slope: Tensor, cap: Tensor, need: Tensor) -> Tensor:
+    """The t with sum_i min(t slope_i, cap_i) = need (`n`), or the last breakpoint where need is out of reach."""
+    knee, order = (cap / slope.clamp_min(torch.finfo(slope.dtype).tiny)).where(slope > 0, torch.zeros_like(cap)).sort(1)
+    slope, cap = slope.gather(1, order), cap.gather(1, order)
+    used = cap.cumsum(1)  # the caps of all coordinates up to i
+    left = slope.flip(1).cumsum(1).flip(1) - slope  # the slopes of all after i
+    gain = used + knee * left  # at t = knee_i
+    i = (gain < need[:, None]).sum(1).clamp_max(knee.shape[1] - 1)[:, None]
+    before = torch.where(i > 0, gain.gather(1, (i - 1).clamp_min(0)), torch.zeros_like(gain[:, :1]))
+    at = torch.where(i > 0, knee.gather(1, (i - 1).clamp_min(0)), torch.zeros_like(knee[:, :1]))
+    rise = slope.gather(1, i) + left.gather(1, i)
+    t = at + (need[:, None] - before) / rise.clamp_min(torch.finfo(rise.dtype).tiny)
+    return torch.minimum(t, knee[:, -1:]).squeeze(1)
+
+
+def _greedy(size: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    """Changes that use up the coordinates with the largest weight first, until they gain `need`."""
+    ranked, order = size.sort(dim=1, descending=True, stable=True)
+    cap = ranked * room.gather(1, order)
+    rest = need[:, None] - (cap.cumsum(1) - cap)
+    part = torch.minimum(rest.clamp_min(0.0), cap) / ranked.clamp_min(torch.finfo(ranked.dtype).tiny)
+    return torch.zeros_like(size).scatter(1, order, part)

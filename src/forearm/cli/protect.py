@@ -1,0 +1,191 @@
+"""`forearm protect`: arm pictures before their release."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from forearm.cli.exits import Exit, epilog, exit_for, exit_of
+from forearm.errors import ForearmError, InputError, SpecError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from forearm.images.limits import Limits
+    from forearm.jobs.arm import Armourer
+    from forearm.jobs.plan import ProtectJob
+    from forearm.jobs.summary import Summary
+
+STREAM = Path("-")
+WARNING = "Hardening a wrong label is the worst failure of this method: look at the labels in the journal, and give your own with --labels."
+EPILOG = epilog()
+
+Paths = Annotated[list[Path], typer.Argument(help="Folders and pictures; - reads one picture from stdin.", allow_dash=True)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; - writes one picture to stdout.", allow_dash=True)]
+Defense = Annotated[str, typer.Option(help="Defence by name, for example 'mspd(copies=20)'.")]
+Threat = Annotated[str | None, typer.Option(help="Threat, for example linf:8/255 (default: the backbone's own).")]
+Backbone = Annotated[str | None, typer.Option(help="Name or path (default: the embedded one for the picture's size).")]
+Labeller = Annotated[str | None, typer.Option(help="Name or path; 'backbone' lets the backbone label.")]
+Labels = Annotated[Path | None, typer.Option(help="Your labels: CSV with the columns file,label; they win.")]
+Label = Annotated[str | None, typer.Option(help="The label of a single picture from stdin.")]
+Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Below this confidence a label is uncertain.")]
+Seed = Annotated[int, typer.Option(help="Seed of the noise. Keep it to yourself: it helps to undo the arming.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 (default: a GPU if there is one).")]
+Include = Annotated[list[str] | None, typer.Option(help="Only files that match this glob; may be given again.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="Not what matches this glob, file or folder; wins.")]
+InPlace = Annotated[bool, typer.Option("--in-place", help="Replace the inputs; needs --backup.")]
+Backup = Annotated[Path | None, typer.Option(help="Folder for the originals and the journal of --in-place.")]
+Exists = Annotated[str, typer.Option(help="Outputs that are there from elsewhere: skip, overwrite or fail.")]
+Again = Annotated[bool, typer.Option("--again", help="Arm what is armed already once more.")]
+NoTag = Annotated[bool, typer.Option("--no-tag", help="Do not write into the file that it is armed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that decode and encode.")]
+Batch = Annotated[int, typer.Option(min=1, help="Pictures armed at once, at most.")]
+BatchPixels = Annotated[int, typer.Option(min=1, help="Pixels armed at once, unless one picture has more.")]
+MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse pictures with more pixels.")]
+MaxBytes = Annotated[int | None, typer.Option(min=1, help="Refuse files with more bytes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")]
+
+
+def protect(
+    paths: Paths, *, out: Out = None, defense: Defense = "mspd", threat: Threat = None, backbone: Backbone = None,
+    labeller: Labeller = None, labels: Labels = None, label: Label = None, threshold: Threshold = 0.5, seed: Seed = 0,
+    device: Device = None, include: Include = None, exclude: Exclude = None, in_place: InPlace = False,
+    backup: Backup = None, exists: Exists = "skip", again: Again = False, no_tag: NoTag = False, dry_run: DryRun = False, jobs: Jobs = 2,
+    batch: Batch = 64, batch_pixels: BatchPixels = 4_000_000, max_pixels: MaxPixels = None, max_bytes: MaxBytes = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Arm pictures: same folders, names, formats and metadata, with pixels that resist attacks.
+
+    The same command goes on where it was broken off.
+    """
+    try:
+        from forearm.jobs.armory import Armory
+        from forearm.jobs.plan import ProtectJob
+
+        armourer = Armory.open(
+            defense=defense, threat=threat, backbone=backbone, labeller=labeller, seed=seed, device=device,
+            threshold=threshold,
+        )  # fmt: skip
+        job = ProtectJob(
+            tuple(paths), out, in_place, backup, tuple(include or ()), tuple(exclude or ()), labels, exists, again,
+            not no_tag, dry_run, jobs, batch, batch_pixels, limits_of(max_pixels, max_bytes),
+        )  # fmt: skip
+        if STREAM in (*paths, out):
+            code = stream(job, armourer, label, as_json)
+        elif label is not None:
+            raise SpecError("label: got --label for a folder; --labels FILE, for example --labels labels.csv")
+        else:
+            code = folder(job, armourer, as_json)
+    except ForearmError as error:
+        typer.echo(f"forearm: {visible(str(error))}", err=True)
+        raise typer.Exit(exit_for(error)) from None
+    raise typer.Exit(code)
+
+
+def limits_of(max_pixels: int | None, max_bytes: int | None) -> Limits:
+    """The limits of the codec with those that the user set."""
+    from dataclasses import replace
+
+    from forearm.images.limits import LIMITS
+
+    return replace(LIMITS, max_pixels=max_pixels or LIMITS.max_pixels, max_bytes=max_bytes or LIMITS.max_bytes)
+
+
+def folder(job: ProtectJob, armourer: Armourer, as_json: bool) -> Exit:
+    """Run the folder job with a progress bar on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from forearm.jobs import protect as work
+    from forearm.jobs.stop import on_signals
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with on_signals() as stop, Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        shown = bar.add_task("plan", total=None)
+
+        def report(event: work.Progress) -> None:
+            bar.update(shown, description=event.stage, completed=event.done, total=event.total)
+
+        summary = work.protect(job, armourer, report, stop)
+    table(console, summary)
+    if as_json:
+        typer.echo(json.dumps(summary.values()))
+    return exit_of(summary, stop.signal)
+
+
+def table(console: Console, summary: Summary) -> None:
+    """Counts, what asks for a look, and the warning."""
+    from rich.table import Table
+
+    values = summary.values()
+    rows = Table("pictures", "count", show_edge=False)
+    for name, count in values["counts"].items():
+        title = "would be armed" if name == "left" and summary.dry_run else name
+        rows.add_row(title, str(count))
+    if summary.median_psnr is not None:
+        rows.add_row("median PSNR", f"{summary.median_psnr:.1f} dB")
+    console.print(rows)
+    for line in summary.failed[:20]:
+        console.print(visible(f"failed: {line.file}: {line.reason}"), markup=False, highlight=False, soft_wrap=True)
+    for line in summary.uncertain[:20]:
+        text = f"uncertain: {line.file}: {line.name} ({line.confidence:.2f}, by the {line.labelled_by})"
+        console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+    if len(summary.failed) > 20 or len(summary.uncertain) > 20:
+        console.print("... and more: see the journal", markup=False)
+    if summary.armed:
+        console.print(WARNING, markup=False, soft_wrap=True)
+
+
+def stream(job: ProtectJob, armourer: Armourer, label: str | None, as_json: bool) -> Exit:
+    """One picture: from stdin or a file, to stdout or a file."""
+    from forearm.images.folder import open_regular
+    from forearm.images.journal import OutputError
+    from forearm.images.write import commit, stage
+    from forearm.jobs.single import protect_bytes
+
+    out = job.out or STREAM
+    if len(job.inputs) != 1 or job.in_place or job.labels is not None or job.dry_run:
+        raise SpecError("-: got several inputs or an option for folders; one picture, for example protect - < a.png > b.png")
+    if as_json and out == STREAM:
+        raise SpecError("--json: got it with the picture on stdout; a file for the picture, for example -o armed.png")
+    source = job.inputs[0]
+    if out != STREAM and out.is_dir():
+        raise SpecError(f"output: got the folder {str(out)!r} for stdin; a file, for example -o armed.png")
+    if out != STREAM and out.exists() and job.exists != "overwrite":
+        raise SpecError(f"output: {str(out)!r} exists; another name, or --exists overwrite")
+    try:
+        if source == STREAM:
+            data = sys.stdin.buffer.read(job.limits.max_bytes + 1)
+        else:
+            with open_regular(source) as file:
+                data = file.read(job.limits.max_bytes + 1)
+        armed, line = protect_bytes(data, armourer, label=label, tag=job.tag, again=job.again, limits=job.limits, name=str(source))
+    except InputError as error:
+        typer.echo(f"forearm: {visible(str(error))}", err=True)
+        return Exit.FAILED
+    except OSError as error:
+        raise SpecError(f"{source}: cannot be read ({error.strerror}); a picture, for example beach.jpg") from None
+    if out == STREAM:
+        sys.stdout.buffer.write(armed)
+        sys.stdout.buffer.flush()
+    else:
+        try:
+            commit(stage(out, armed, 0o644), out)
+        except OSError as error:
+            raise OutputError(f"{out}: cannot be written ({error.strerror}); a folder with write permission") from None
+    if as_json:
+        typer.echo(line.text())
+    sure = "uncertain" if line.uncertain else f"{line.confidence:.2f}"
+    typer.echo(f"armed as {line.name} ({sure}, by {line.labelled_by}); PSNR {line.psnr or float('inf'):.1f} dB", err=True)
+    return Exit.DONE
+
+
+def visible(text: str) -> str:
+    """Text that any terminal takes: control characters and broken encodings are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -1,0 +1,89 @@
+"""`forearm verify` and `forearm inspect`: look at armed files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from forearm.jobs.verify import Check
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(help="A folder that `forearm protect` wrote, or one armed file.")],
+    original: Annotated[Path | None, typer.Option(help="The original of one armed file, where no journal knows it.")] = None,
+    attack: Annotated[str, typer.Option(help="The attack on each target, before and after.")] = "pgd(steps=20)",
+    target: Annotated[list[str] | None, typer.Option(help="A target model by name or path; may be given several times.")] = None,
+    threat: Annotated[str | None, typer.Option(help="Budget to hold the files to and to attack with (default: what each file was armed for).")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of the table.")] = False,
+) -> None:
+    """Measure armed files anew against their originals: budget, label and margin, and targets under attack before and after.
+
+    Exit code 0 where every file is well, 1 where one is not, 2 for what cannot be understood.
+    """
+    from forearm.jobs.verify import as_json as to_json
+    from forearm.jobs.verify import pairings, verify
+
+    pairs = pairings(path, original)
+    checks = []
+    console = Console(stderr=True)
+    with console.status(f"verifying {len(pairs)} files") as status:
+        for check in verify(pairs, attack=attack, targets=target or None, threat=threat, device=device):
+            checks.append(check)
+            status.update(f"verified {len(checks)} of {len(pairs)} files")
+    typer.echo(to_json(checks)) if as_json else _print(checks, attack)
+    if any(check.problem for check in checks):
+        raise typer.Exit(1)
+
+
+def _print(checks: Sequence[Check], attack: str) -> None:
+    from forearm.jobs.verify import summary
+
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table("file", "label", "Linf", "PSNR", "SSIM", "margin", "targets right under attack", "", title="Armed files against their originals")
+    for check in checks:
+        if not check.name:
+            table.add_row(check.file, "", "", "", "", "", "", f"[red]{check.problem}[/red]")
+            continue
+        before, after = (sum(getattr(t, f"robust_{when}") for t in check.targets) for when in ("before", "after"))
+        table.add_row(
+            Path(check.file).name,
+            check.name,
+            f"{check.linf}/255",
+            f"{check.psnr:.1f} dB",
+            f"{check.ssim:.3f}",
+            f"{check.margin_before:+.1f} -> {check.margin_after:+.1f}",
+            f"{before} -> {after} of {len(check.targets)}",
+            f"[red]{check.problem}[/red]" if check.problem else "[green]ok[/green]" if check.lossless else "[green]ok, lossy[/green]",
+        )
+    console.print(table)
+    total = summary(checks)
+    targets = Table("target", "files", "right, before", "right, armed", "under attack, before", "under attack, armed", title=attack)
+    for name, row in total["targets"].items():
+        targets.add_row(name, *(str(row[column]) for column in ("files", "clean_before", "clean_after", "robust_before", "robust_after")))
+    console.print(targets)
+    console.print(f"{total['good']} of {total['files']} files are well. 'Right' means: says the label that the file was armed with.")
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A picture file.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a picture is, whether it is armed, and with what. A tag that was stripped cannot be seen."""
+    from forearm.jobs.verify import inspect
+
+    facts = inspect(path)
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    for name, value in facts.items():
+        if name == "armed":
+            value = ", ".join(f"{key} {what}" for key, what in value.items()) if value else "no tag"
+        typer.echo(f"{name:12}{', '.join(value) or 'none' if isinstance(value, list) else value}")
