@@ -1,7 +1,7 @@
 """Claim: MSPD as shipped costs at most a third of the plain published loop, at the same robust accuracy.
 
-The plain loop is the method read literally: float32, batch norm as it is, one image and one copy at a time. Both sides arm the same CIFAR-10 test
-images with the same labels and noise, in turn within one process; then PGD-20 at 8/255 attacks the backbone on both sets of releases.
+The plain loop is the method read literally: float32, batch norm as it is, one image and one copy at a time. Both sides arm the same
+CIFAR-10 test images with the same labels and noise, in turn within one process; then PGD-20 at 8/255 attacks the backbone on both.
 
     python benchmarks/mspd_cost.py [--examples 400]
 """

@@ -1,7 +1,7 @@
 """Claim: every release lifts robust accuracy, on the backbone and on robust models that it never saw, far above that of the bare pictures.
 
 CIFAR-10: the first 1,000 test images at 8/255; PGD-20, and APGD-CE (100 steps) on the first 200. Photos: the 500 held-out photos at 4/255
-at their own 224 pixels; the two MobileNetV2 nets (natural, judged among the ten classes) at 1/255 and 2/255 on the first `--natural` photos.
+at their own 224 pixels; the two MobileNetV2 nets (natural, judged among the ten classes) at 1/255 and 2/255 on the first `--natural`.
 The attacker's ball lies around the 8-bit release; accuracy is against the true label. Labels of the release: the labeller's (decoupled) and
 the true ones (given), side by side. Needs the data sets in FOREARM_DATA. About an hour on two cores.
 

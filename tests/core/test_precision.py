@@ -127,14 +127,14 @@ def test_folding_changes_no_logit(name: str) -> None:
 def test_a_wrong_fold_would_be_seen() -> None:
     """The mutant: batch norms left out."""
     model, x = made("tiny").double(), pictures().double()
-    without = copy.deepcopy(model).eval()
+    without: Any = copy.deepcopy(model).eval()
     without[1], without[4] = nn.Identity(), nn.Identity()
     assert float((without(x) - copy.deepcopy(model).eval()(x)).detach().abs().max()) > 1e-3
 
 
 def test_parts_with_hooks_stay() -> None:
     model = made("tiny")
-    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)  # type: ignore[index,operator]
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)  # type: ignore[index]
     x = pictures()
     folded = fold(model)
     assert norms(folded) == 1

@@ -100,7 +100,7 @@ def test_plain_rounding_would_leave_the_ball() -> None:
 
 def test_linf_is_counted_in_whole_levels() -> None:
     x = grid(2, 3, 8, 8)
-    for eps, reach in ((8 / 255, 8), (8.999 / 255, 8), (0.1, 25), (1 / 255, 1), (0.999 / 255, 0)):
+    for eps, reach in ((8 / 255, 8), (0.031372549019, 8), (8.999 / 255, 8), (0.1, 25), (1 / 255, 1), (0.999 / 255, 0)):
         up = release(torch.ones_like(x), x, Threat(eps=eps))
         expected = (levels(x).long() + reach).clamp_max(255)
         assert torch.equal(levels(up).long(), expected)

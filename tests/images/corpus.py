@@ -1,4 +1,6 @@
-"""Hostile and awkward input files, made from nothing, with what must become of each: `hostile(folder)` writes them, `expected(path)` judges."""
+"""Hostile and awkward input files, made from nothing, with what must become of each: `hostile(folder)` writes them,
+`expected(path)` judges.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +81,28 @@ def tiff(tags: list[tuple[int, int, int, int]], body: bytes = b"", following: in
 
 def grey_tiff(**changes: int) -> bytes:
     """A 4 x 4 greyscale TIFF; a keyword changes the value of one tag."""
-    values = {"width": 4, "height": 4, "bits": 8, "compression": 1, "photometric": 1, "strip": 8 + 2 + 9 * 12 + 4, "channels": 1, "rows": 4, "size": 16}
-    numbers = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "strip": 273, "channels": 277, "rows": 278, "size": 279}
+    values = {
+        "width": 4,
+        "height": 4,
+        "bits": 8,
+        "compression": 1,
+        "photometric": 1,
+        "strip": 8 + 2 + 9 * 12 + 4,
+        "channels": 1,
+        "rows": 4,
+        "size": 16,
+    }
+    numbers = {
+        "width": 256,
+        "height": 257,
+        "bits": 258,
+        "compression": 259,
+        "photometric": 262,
+        "strip": 273,
+        "channels": 277,
+        "rows": 278,
+        "size": 279,
+    }
     tags = [(numbers[name], 4, 1, changes.get(name, value)) for name, value in values.items()]
     return tiff(tags, bytes(range(16)), changes.get("following", 0))
 
@@ -272,10 +294,11 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 
 def hostile(folder: Path) -> list[Path]:
-    """Write the corpus into `folder`: the regular files, a folder, links that loop or lead nowhere, a pipe and a link to a sound picture.
+    """Write the corpus into `folder`: the regular files, a folder, links that loop or lead nowhere, a pipe and a link
+    to a sound picture.
 
-    One file has no permissions at all, which stops only those who are not root; whoever relies on it removes it first. A file system that cannot
-    hold a name leaves that one out. About 5 MB.
+    One file has no permissions at all, which stops only those who are not root; whoever relies on it removes it first.
+    A file system that cannot hold a name leaves that one out. About 5 MB.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []

@@ -1,4 +1,6 @@
-"""Every format and mode out and in again: pixels, size, mode, orientation, alpha, profile, EXIF, resolution, texts; and what must be refused."""
+"""Every format and mode out and in again: pixels, size, mode, orientation, alpha, profile, EXIF, resolution, texts; and
+what must be refused.
+"""
 
 from __future__ import annotations
 
@@ -52,12 +54,13 @@ def image(mode: str, height: int = 24, width: int = 33) -> Image.Image:
     return Image.fromarray(made if len(mode) > 1 else made[..., 0])
 
 
-def exif(order: int = 1) -> bytes:
-    """An EXIF block with an orientation, a maker, a resolution and a directory below."""
+def exif(order: int, *, below: bool = True) -> bytes:
+    """An EXIF block with an orientation, a maker, a resolution and, with `below`, a directory."""
     block = Image.Exif()
     block[0x0112], block[0x010F] = order, "Maker"
     block[0x011A], block[0x011B], block[0x0128] = 96.0, 96.0, 2
-    block.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0a comment"
+    if below:
+        block.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0a comment"
     return block.tobytes()
 
 
@@ -140,13 +143,13 @@ def test_grey_jpeg_keeps_one_component() -> None:
     assert data[data.index(b"\xff\xc0") + 9] == 1
 
 
-@pytest.mark.parametrize(("spread", "stays"), [(20, True), (256, False)])
+@pytest.mark.parametrize(("spread", "stays"), [(3, True), (256, False)])
 def test_progressive_jpeg_at_the_finest_tables_is_written(spread: int, stays: bool, capfd: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0).integers(0, spread, (300, 300, 3), dtype=np.uint8)
-    picture = decode(saved(Image.fromarray(noise), "JPEG", quality=95, subsampling=0, progressive=True))
+    picture = decode(saved(Image.fromarray(noise), "JPEG", quality=50, progressive=True))
     finest = replace(picture, coding=replace(picture.coding, tables=((1,) * 64,) * 2))
     data = encode(finest, noise, None)
-    assert readback(data, noise).linf <= 3
+    assert readback(data, noise).linf <= 5  # rounding, twice
     assert decode(data).coding.progressive is stays
     assert capfd.readouterr().err == ""
 
@@ -188,7 +191,8 @@ KEEPERS: list[tuple[str, str, Options]] = [
 
 def rich(kind: str, mode: str, options: Options, order: int) -> bytes:
     """A file with a profile, EXIF and a resolution; a TIFF carries the EXIF tags as its own."""
-    extra: Options = {"icc_profile": PROFILE, "exif": exif(order)}
+    below = "compression" not in options  # Pillow 13 cannot write a compressed TIFF with an EXIF directory
+    extra: Options = {"icc_profile": PROFILE, "exif": exif(order, below=below)}
     if kind in ("JPEG", "PNG", "TIFF"):
         extra["dpi"] = (144, 72)
     return saved(image(mode), kind, **options, **extra)
@@ -198,11 +202,12 @@ def lost(source: bytes, write: Write) -> str:
     """What `write` loses of a file, judged by Pillow: a word, or nothing."""
     before = Image.open(BytesIO(source))
     picture = decode(source)
-    shown = np.asarray(ImageOps.exif_transpose(before)).reshape(*picture.pixels.shape[:2], -1)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(source)))).reshape(*picture.pixels.shape[:2], -1)
     if not np.array_equal(picture.pixels, shown[..., : picture.pixels.shape[2]]):
         return "orientation on the way in"
     asked = changed(picture.pixels)
-    after = Image.open(BytesIO(write(picture, asked)))
+    data = write(picture, asked)
+    after = Image.open(BytesIO(data))
     if (after.size, after.mode, after.format) != (before.size, before.mode, before.format):
         return "size, mode or format"
     if after.info.get("icc_profile") != before.info.get("icc_profile"):
@@ -215,7 +220,7 @@ def lost(source: bytes, write: Write) -> str:
         return "EXIF directory"
     if after.info.get("dpi") != before.info.get("dpi"):
         return "resolution"
-    turned = np.asarray(ImageOps.exif_transpose(after)).reshape(shown.shape)
+    turned = np.asarray(ImageOps.exif_transpose(Image.open(BytesIO(data)))).reshape(shown.shape)
     if np.abs(turned[..., : asked.shape[2]].astype(int) - asked).mean() > 6:
         return "orientation on the way out"
     if shown.shape[2] in (2, 4) and not np.array_equal(turned[..., -1], shown[..., -1]):
@@ -253,7 +258,12 @@ def without_change(picture: Picture, pixels: Pixels) -> bytes:
 
 @pytest.mark.parametrize(
     ("mutant", "word"),
-    [(saved_anew, "profile"), (without_exif, "EXIF"), (not_turned_back, "orientation on the way out"), (without_change, "orientation on the way out")],
+    [
+        (saved_anew, "profile"),
+        (without_exif, "EXIF"),
+        (not_turned_back, "orientation on the way out"),
+        (without_change, "orientation on the way out"),
+    ],
 )
 def test_a_writer_that_loses_something_is_caught(mutant: Write, word: str) -> None:
     assert lost(rich("JPEG", "RGB", {"quality": 90}, 6), mutant) == word
@@ -274,7 +284,12 @@ def test_png_chunks_stay_as_they_are() -> None:
     texts.add_text("Long", "x" * 3000, zip=True)
     texts.add_itxt("Title", "\u5199\u771f", lang="ja")
     source = saved(image("RGB"), "PNG", pnginfo=texts)
-    more = chunk(b"gAMA", struct.pack(">I", 45455)) + chunk(b"tIME", bytes((7, 234, 1, 2, 3, 4, 5))) + chunk(b"abCd", b"keep") + chunk(b"abCD", b"drop")
+    more = (
+        chunk(b"gAMA", struct.pack(">I", 45455))
+        + chunk(b"tIME", bytes((7, 234, 1, 2, 3, 4, 5)))
+        + chunk(b"abCd", b"keep")
+        + chunk(b"abCD", b"drop")
+    )
     source = source[:33] + more + source[33:]
     picture = decode(source)
     data = encode(picture, changed(picture.pixels), {"forearm": "1"})
@@ -301,7 +316,12 @@ def test_png_interlaced_is_read() -> None:
 
 def test_jpeg_segments_stay_as_they_are() -> None:
     source = sound("JPEG")
-    for marker, body in ((0xFE, b"a comment"), (0xED, b"Photoshop 3.0\x008BIM"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), (0xE2, b"MPF\0more")):
+    for marker, body in (
+        (0xFE, b"a comment"),
+        (0xED, b"Photoshop 3.0\x008BIM"),
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+        (0xE2, b"MPF\0more"),
+    ):
         source = with_segment(source, marker, body)
     picture = decode(source + b"the second picture")
     data = encode(picture, picture.pixels, None)
@@ -316,18 +336,30 @@ def test_jpeg_segments_stay_as_they_are() -> None:
 def test_webp_unknown_chunks_and_xmp_stay() -> None:
     source = saved(image("RGBA"), "WEBP", xmp=b"<x/>", icc_profile=PROFILE)
     more = source + b"ODDS" + struct.pack("<I", 3) + b"abc\0"
+    more += b"C2PA" + struct.pack("<I", 4) + b"sign"
     source = more[:4] + struct.pack("<I", len(more) - 8) + more[8:]
     picture = decode(source)
+    assert picture.warnings == ("a C2PA chunk, which the change makes untrue, is dropped",)
     data = encode(picture, picture.pixels, {"forearm": "1"})
     again = Image.open(BytesIO(data))
     assert (again.info["xmp"], again.info["icc_profile"], again.mode) == (b"<x/>", PROFILE, "RGBA")
     assert b"ODDS\3\0\0\0abc\0" in data
+    assert b"C2PA" not in data
 
 
 def test_big_endian_tiff_keeps_its_order_and_tags() -> None:
     text = b"a scan of something\0"
     pixels = photo(4, 6, 1)
-    tags = [(256, 3, 1, 6), (257, 3, 1, 4), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 0), (270, 2, len(text), 0), (273, 4, 1, 0), (274, 3, 1, 3)]
+    tags = [
+        (256, 3, 1, 6),
+        (257, 3, 1, 4),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 0),
+        (270, 2, len(text), 0),
+        (273, 4, 1, 0),
+        (274, 3, 1, 3),
+    ]
     tags += [(277, 3, 1, 1), (278, 3, 1, 4), (279, 4, 1, 24)]
     body = 8 + 2 + 12 * len(tags) + 4
     places = {273: body, 270: body + 24}
@@ -405,7 +437,10 @@ REFUSED: list[tuple[Callable[[], bytes], str]] = [
     (lambda: saved(image("RGB").convert("CMYK"), "TIFF"), "a TIFF of CMYK"),
     (lambda: saved(image("RGB").convert("P"), "TIFF"), "a TIFF of a palette"),
     (lambda: saved(image("RGB"), "TIFF", compression="jpeg"), "a TIFF of compression 7"),
-    (lambda: saved(image("RGBA"), "TIFF", tiffinfo={338: 1}), "a TIFF of premultiplied alpha"),
+    (
+        lambda: saved(image("RGBA"), "TIFF").replace(struct.pack("<HHIH", 338, 3, 1, 2), struct.pack("<HHIH", 338, 3, 1, 1)),
+        "a TIFF of premultiplied alpha",
+    ),
     (lambda: saved(image("RGB").convert("P"), "BMP"), "a BMP with a palette"),
     (lambda: saved(image("RGB"), "GIF"), "a GIF"),
     (lambda: saved(image("RGB"), "JPEG2000"), "a JPEG 2000"),
@@ -485,7 +520,7 @@ def test_readback_tells_the_difference() -> None:
 
 def test_real_photos_come_back() -> None:
     sets = pytest.importorskip("forearm.data.sets")
-    photos = sorted((sets.root() / "imagenette").rglob("*.jp*g"))[:3]
+    photos = sorted((sets.root() / "imagenette").rglob("*.[jJ][pP]*"))[:3]
     if not photos:
         pytest.skip("no imagenette photos under FOREARM_DATA")
     for path in photos:

@@ -99,7 +99,8 @@ def test_damage_is_refused_or_decoded_and_nothing_else(source: bytes) -> None:
         try:
             picture = decode(bytes(damaged))
         except InputError as error:
-            assert str(error).isprintable()
+            said = str(error)
+            assert said.isprintable()
             continue
         data = encode(picture, picture.pixels, None)
         again = decode(data)

@@ -30,7 +30,7 @@ SOURCES = {
 
 
 def test_the_tag_names_the_defence_and_no_seed() -> None:
-    assert TAG == {"forearm": TAG["forearm"], "defense": "mspd(copies=20)", "threat": "linf:8/255", "backbone": "cifar10_backbone"}
+    assert {"forearm": TAG["forearm"], "defense": "mspd(copies=20)", "threat": "linf:8/255", "backbone": "cifar10_backbone"} == TAG
     with pytest.raises(SpecError, match="tag: got the seed"):
         render({**TAG, "seed": 0})
 
@@ -75,7 +75,21 @@ def test_bmp_has_no_place_for_a_tag() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "7", '"forearm"', "{}", '{"other": 1}', '{"forearm": {}}', '{"forearm": null}', "[" * 3000, '{"forearm": "' + "x" * 5000 + '"}'],
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        '"forearm"',
+        "{}",
+        '{"other": 1}',
+        '{"forearm": {}}',
+        '{"forearm": null}',
+        '{"forearm": NaN}',
+        '{"forearm": 1e999}',
+        "[" * 3000,
+        '{"forearm": "' + "x" * 5000 + '"}',
+    ],
 )
 def test_garbage_is_no_tag(text: str) -> None:
     assert parse(text) is None

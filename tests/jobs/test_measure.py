@@ -44,13 +44,14 @@ def test_clean_accuracy_is_the_share_of_right_labels(folder: Path) -> None:
     assert seen == [(10, 25), (20, 25), (25, 25)]
 
 
-def test_robust_pictures_are_right_and_fall_with_eps(folder: Path) -> None:
-    model, pictures = load_model(folder), labelled_by(folder, 24, 3)
-    shares = [job.accuracies(model, pictures, Threat.parse(f"linf:{eps}"), steps=5) for eps in ("0", "2/255", "0.5")]
-    assert shares[0] == (21, 21)
-    assert 21 >= shares[1][1] > shares[2][1] == 0
-    one_by_one = [job.accuracies(model, pictures, Threat.parse("linf:2/255"), steps=5, batch=size) for size in (1, 24)]
-    assert one_by_one[0] == one_by_one[1] == shares[1]
+def test_robust_pictures_are_right_and_fall_with_eps(tmp_path: Path) -> None:
+    write_model(tmp_path, "resnet2b")
+    model, pictures = load_model(tmp_path), labelled_by(tmp_path, 24, 3)
+    counts = [job.accuracies(model, pictures, Threat.parse(f"linf:{eps}"), steps=5) for eps in ("0", "0.5/255", "0.1")]
+    assert counts[0] == (21, 21)
+    assert 21 > counts[1][1] > counts[2][1] == 0
+    alone = job.accuracies(model, pictures, Threat.parse("linf:0.5/255"), steps=5, batch=1)
+    assert abs(alone[1] - counts[1][1]) <= 1  # the same noise; sums of another order may turn a sign
 
 
 def test_an_attack_outside_its_ball_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ from tests.jobs.photos import album, journal, paint, tree
 
 
 def job_of(tmp_path: Path, **options: object) -> ProtectJob:
-    """A job from tmp_path/in to tmp_path/out."""
-    return dataclasses.replace(ProtectJob((tmp_path / "in",), tmp_path / "out"), **options)  # type: ignore[arg-type]
+    """A job from tmp_path/in to tmp_path/out, with one worker."""
+    return dataclasses.replace(ProtectJob((tmp_path / "in",), tmp_path / "out", jobs=1), **options)  # type: ignore[arg-type]
 
 
 def counts(summary: Summary) -> tuple[int, int, int, int, int]:
@@ -211,7 +211,7 @@ def test_globs(tmp_path: Path, photos: Path) -> None:
 
 def test_in_place_keeps_the_originals(tmp_path: Path, photos: Path) -> None:
     originals = tree(photos)
-    os.chmod(photos / "00.png", 0o640)
+    (photos / "00.png").chmod(0o640)
     protect(job_of(tmp_path, out=tmp_path / "elsewhere"), Fake())
     job = job_of(tmp_path, out=None, in_place=True, backup=tmp_path / "backup")
     assert counts(protect(job, Fake())) == (8, 0, 0, 0, 0)
@@ -456,3 +456,52 @@ def test_streams_are_bytes() -> None:
     armed, line = protect_bytes(buffer.getvalue(), Fake(), label="cat")
     assert decode(armed).pixels.shape == (5, 7, 1)
     assert (line.label, line.format) == (0, "PNG")
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the job may catch it."""
+
+
+@pytest.mark.parametrize(
+    ("in_place", "point", "late"),
+    [
+        (False, "stage", False),
+        (False, "commit", False),
+        (False, "commit", True),
+        (True, "back_up", True),
+        (True, "stage", True),
+        (True, "commit", False),
+        (True, "commit", True),
+    ],
+)
+def test_broken_off_between_any_two_steps_a_rerun_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, late: bool, in_place: bool
+) -> None:
+    for number in range(3):
+        paint(tmp_path / f"in/{number}.png", number)
+    originals = tree(tmp_path / "in")
+    protect(job_of(tmp_path, out=tmp_path / "whole"), Fake())
+    step = getattr(work, point)
+    calls: list[object] = []
+
+    def kill(*given: object) -> object:
+        calls.append(given)
+        if len(calls) == 2 and not late:
+            raise Killed
+        result = step(*given)
+        if len(calls) == 2:
+            raise Killed
+        return result
+
+    backup = {"out": None, "in_place": True, "backup": tmp_path / "backup"} if in_place else {}
+    job = job_of(tmp_path, **backup)
+    with monkeypatch.context() as patch:
+        patch.setattr(work, point, kill)
+        patch.setattr(work, "discard", lambda part: None)
+        with pytest.raises(Killed):
+            protect(job, Fake())
+    summary = protect(job, Fake())
+    assert len(summary.armed) + len(summary.done) == 3
+    assert tree(tmp_path / "in" if in_place else tmp_path / "out") == tree(tmp_path / "whole")
+    assert journal(job.root) == journal(tmp_path / "whole") or in_place
+    assert not in_place or tree(tmp_path / "backup") == originals

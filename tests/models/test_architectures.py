@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from forearm.errors import SpecError
 from forearm.models.architectures import ARCHITECTURES
-from forearm.models.blocks import SameConv2d
+from forearm.models.blocks import SameConv2d, same_conv
 from forearm.models.foreign import FOREIGN
 from forearm.models.robustbench import ROBUSTBENCH
 from forearm.registry import bind, resolve
@@ -77,9 +77,7 @@ def test_logits_gradients_and_independence(arch: str) -> None:
     assert not torch.allclose(logits[:1], logits[1:2], rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("arch", "classes"), sorted({(s.arch, len(s.classes)) for s in (*FOREIGN.values(), *ROBUSTBENCH.values())})
-)
+@pytest.mark.parametrize(("arch", "classes"), sorted({(s.arch, len(s.classes)) for s in (*FOREIGN.values(), *ROBUSTBENCH.values())}))
 def test_every_public_architecture_can_be_built(arch: str, classes: int) -> None:
     with torch.device("meta"):
         model = bind(ARCHITECTURES, arch)(classes=classes)
@@ -126,6 +124,10 @@ def test_same_padding_against_windows_counted_one_by_one(size: int, kernel: int,
                         window[:, a, b] = x[0, :, row, column]
             expected[0, :, i, j] = (conv.weight * window).sum((1, 2, 3)) + conv.bias
     torch.testing.assert_close(conv(x), expected)
+    if kernel % 2:
+        plain = same_conv(2, 3, kernel, stride).double()
+        plain.load_state_dict(conv.state_dict())
+        torch.testing.assert_close(plain(x), expected)
 
 
 def test_option_a_shortcut() -> None:

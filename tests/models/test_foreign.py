@@ -60,15 +60,15 @@ def test_mobilenet_on_photos(kind: str) -> None:
     if not (file.is_file() and folder.is_dir()):
         pytest.skip(f"no MobileNetV2 or imagenette under {sets.root()}")
     chosen = iter(range(10**6))
-    photos = labelled_folder(folder, 224, lambda row: row["origin"] == "ilsvrc_val" and next(chosen) % 20 == 0)
-    assert len(photos) == 25
-    assert share_right(f"mobilenet_v2_ten={file}", photos) >= 0.84
+    photos = labelled_folder(folder, 224, lambda row: row["origin"] == "ilsvrc_val" and next(chosen) % 50 == 0)
+    assert len(photos) == 10
+    assert share_right(f"mobilenet_v2_ten={file}", photos) >= 0.7
     ten, all_ = load_model(f"mobilenet_v2_ten={file}"), load_model(f"mobilenet_v2={file}")
-    x = photos.images[:2].float() / 255
+    x = photos.images[:1].float() / 255
     columns = [0, 217, 482, 491, 497, 566, 569, 571, 574, 701]
     with torch.no_grad():
         assert torch.equal(ten(x), all_(x)[:, columns])
-        assert all_(x).shape == (2, 1000)
+        assert all_(x).shape == (1, 1000)
 
 
 def test_a_file_of_other_operations_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from forearm.errors import ArtifactError
 from forearm.models import robustbench
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.foreign import FOREIGN, Source
@@ -20,7 +21,6 @@ from forearm.models.keys import KEYS
 from forearm.models.load import load_model
 from forearm.models.robustbench import ROBUSTBENCH
 from forearm.models.weights import fill
-from forearm.errors import ArtifactError
 from forearm.registry import bind
 
 State = dict[str, Tensor]
@@ -215,9 +215,7 @@ X = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(4))
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("prefix", ["", "module.", "module.model."])
-def test_a_foreign_checkpoint_gives_the_foreign_logits(
-    case: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_foreign_checkpoint_gives_the_foreign_logits(case: str, prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, arch, state, forward, other = CASES[case]
     expected = forward(state, X)
     for name, built in (("right", arch), ("wrong", other)):

@@ -16,7 +16,7 @@ from forearm.models.load import load_model
 class Flat(nn.Module):
     """The mean of each channel, as logits."""
 
-    pretrained_cfg = {"num_classes": 3, "input_size": (3, 48, 48), "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.5)}  # noqa: RUF012
+    pretrained_cfg = {"url": "there", "num_classes": 3, "input_size": (3, 48, 48), "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.5)}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,12 +30,15 @@ def create_model(name: str, pretrained: bool) -> nn.Module:
     assert pretrained
     if name == "bare":
         raise RuntimeError("No pretrained weights exist\nfor bare")
-    return Flat()
+    network = Flat()
+    if name == "random":
+        network.pretrained_cfg = {"num_classes": 3}
+    return network
 
 
 @pytest.fixture(autouse=True)
 def timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    stand_in = SimpleNamespace(is_model=lambda name: name in ("flat", "bare"), create_model=create_model)
+    stand_in = SimpleNamespace(is_model=lambda name: name in ("flat", "bare", "random"), create_model=create_model)
     monkeypatch.setitem(sys.modules, "timm", stand_in)
 
 
@@ -60,6 +63,8 @@ def test_what_is_not_there() -> None:
     with pytest.raises(ArtifactError, match="no pretrained weights") as caught:
         load_model("timm:bare")
     assert "\n" not in str(caught.value)
+    with pytest.raises(ArtifactError, match="names no pretrained weights"):
+        load_model("timm:random")
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,14 @@ def write_model(folder: Path, arch: str = ARCH, threat: str | None = "linf:8/255
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(network(arch), folder / weights)
     card = Card(
-        name=folder.name, arch=arch, weights=weights, sha256=file_sum(folder / weights), classes=CIFAR10, size=32, data="cifar10", threat=threat
-    )  # fmt: skip
+        name=folder.name,
+        arch=arch,
+        weights=weights,
+        sha256=file_sum(folder / weights),
+        classes=CIFAR10,
+        size=32,
+        data="cifar10",
+        threat=threat,
+    )
     write_card(card, folder / "card.toml")
     return card

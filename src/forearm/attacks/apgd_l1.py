@@ -20,6 +20,7 @@ SPARSE = 0.2  # share of the values that the first steps change
 DENSER = 0.95  # the support counts as shrinking below this share of its size at the checkpoint before
 SHORTER = 1.5  # factor between a step and the next, and between the support and the sparsity of a step
 SHORTEST = 10.0  # eta never falls under eps / 10
+ROUNDING = 1e-6  # changes below this are rounding, not support
 HALVINGS = 60  # of the bisection: more than a float64 has bits
 
 
@@ -205,7 +206,7 @@ def _checked(run: _Run, eps: float) -> _Run:
 
     a shrinking support restarts from there.
     """
-    support = (run.x_max != run.x).flatten(1).sum(1).to(run.step.dtype)
+    support = ((run.x_max - run.x).abs() > ROUNDING).flatten(1).sum(1).to(run.step.dtype)
     restart = support < DENSER * run.support_then
     wide = per_example(restart, run.x_adv).bool()
     return replace(

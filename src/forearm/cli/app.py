@@ -3,25 +3,49 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from forearm.cli import train
+import forearm
+from forearm.cli import models, train
+from forearm.cli.doctor import doctor
+from forearm.cli.exits import epilog, exit_for
+from forearm.cli.protect import protect
+from forearm.cli.verify import inspect, verify
 from forearm.errors import ForearmError
 
-app = typer.Typer(name="forearm", help="Forewarned is forearmed: defend picture classifiers, and measure it honestly.", no_args_is_help=True)
+app = typer.Typer(
+    name="forearm",
+    help="Forewarned is forearmed: defend picture classifiers, and measure it honestly.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.command(epilog=epilog())(protect)
+app.command()(verify)
+app.command()(inspect)
+app.add_typer(models.app, name="models")
 app.add_typer(train.app, name="train")
+app.command()(doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(forearm.__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def options() -> None:
-    """Defend picture classifiers before release, at test time and at training time."""
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Forewarned is forearmed: defend picture classifiers, and measure it honestly."""
 
 
 def main() -> None:
-    """Run a command; what the project refuses is one line on stderr and exit code 2."""
+    """Run a command. What the project refuses on purpose is one line on stderr and a documented exit code."""
     try:
         app()
     except ForearmError as error:
         typer.echo(f"forearm: {error}", err=True)
-        sys.exit(2)
+        sys.exit(exit_for(error))

@@ -21,6 +21,8 @@ def verify(
     attack: Annotated[str, typer.Option(help="The attack on each target, before and after.")] = "pgd(steps=20)",
     target: Annotated[list[str] | None, typer.Option(help="A target model by name or path; may be given several times.")] = None,
     threat: Annotated[str | None, typer.Option(help="Budget to hold the files to and to attack with (default: what each file was armed for).")] = None,
+    backbone: Annotated[str | None, typer.Option(help="The backbone that the files were armed with, where it is not embedded.")] = None,
+    labeller: Annotated[str | None, typer.Option(help="The labeller, for files whose label no journal knows.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of the table.")] = False,
 ) -> None:
@@ -35,7 +37,9 @@ def verify(
     checks = []
     console = Console(stderr=True)
     with console.status(f"verifying {len(pairs)} files") as status:
-        for check in verify(pairs, attack=attack, targets=target or None, threat=threat, device=device):
+        for check in verify(
+            pairs, attack=attack, targets=target or None, threat=threat, backbone=backbone, labeller=labeller, device=device
+        ):
             checks.append(check)
             status.update(f"verified {len(checks)} of {len(pairs)} files")
     typer.echo(to_json(checks)) if as_json else _print(checks, attack)

@@ -1,4 +1,6 @@
-"""BMP files: the pixel array is read and replaced in place, so that headers, resolution and colour profile stay as they are."""
+"""BMP files: the pixel array is read and replaced in place, so that headers, resolution and colour profile stay as they
+are.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,13 @@ HEADERS = {40, 52, 56, 64, 108, 124}
 
 
 def read(data: bytes, limits: Limits) -> Picture:
-    """Read an uncompressed BMP of 24 bits, of 32 bits in the order B, G, R, A, or of 8 bits with the palette of all greys.
+    """Read an uncompressed BMP of 24 bits, of 32 bits in the order B, G, R, A, or of 8 bits with the palette of all
+    greys.
 
     A fourth byte that no header calls alpha is kept as it is and is no alpha.
     """
     if len(data) < 54 or unpack_from("<I", data, 14)[0] not in HEADERS:
-        raise InputError(
-            "a BMP with a cut or unknown header; a whole file with a header of 40 bytes or more, for example saved anew"
-        )
+        raise InputError("a BMP with a cut or unknown header; a whole file with a header of 40 bytes or more, for example saved anew")
     start, header, width, signed_height, _, bits, compression = unpack_from("<IIiiHHI", data, 10)
     height = abs(signed_height)
     check_size(width, height, limits)
@@ -56,19 +57,15 @@ def read(data: bytes, limits: Limits) -> Picture:
 
 
 def _check_coding(data: bytes, start: int, header: int, bits: int, compression: int) -> bool:
-    """Whether the file has an alpha channel; InputError for what is neither 8-bit grey, nor 24-bit, nor 32-bit B G R A."""
+    """Whether the file has an alpha channel.
+
+    InputError for what is neither 8-bit grey, nor 24-bit, nor 32-bit B G R A.
+    """
     if bits == 8 and compression == 0:
         used = unpack_from("<I", data, 46)[0] or 256
         palette = np.frombuffer(data, np.uint8, min(4 * 256, max(0, len(data) - 14 - header)), 14 + header)
-        if (
-            used != 256
-            or palette.size != 1024
-            or not np.array_equal(palette.reshape(256, 4)[:, :3], GREYS)
-            or start < 14 + header + 1024
-        ):
-            raise InputError(
-                "a BMP with a palette; greyscale (the 256 greys in order) or 24-bit, for example saved anew as 24-bit"
-            )
+        if used != 256 or palette.size != 1024 or not np.array_equal(palette.reshape(256, 4)[:, :3], GREYS) or start < 14 + header + 1024:
+            raise InputError("a BMP with a palette; greyscale (the 256 greys in order) or 24-bit, for example saved anew as 24-bit")
         return False
     if bits == 24 and compression == 0:
         return False
@@ -78,12 +75,8 @@ def _check_coding(data: bytes, start: int, header: int, bits: int, compression: 
         masks = unpack_from("<4I" if header >= 56 else "<3I", data, 54)
         if masks in MASKS:
             return bool(MASKS[masks])
-        raise InputError(
-            "a BMP with channel masks of its own; B, G, R, A in this order, for example saved anew as 24-bit"
-        )
-    raise InputError(
-        f"a BMP of {bits} bits a pixel; 24 or 32, or 8 with the palette of all greys, for example saved anew as 24-bit"
-    )
+        raise InputError("a BMP with channel masks of its own; B, G, R, A in this order, for example saved anew as 24-bit")
+    raise InputError(f"a BMP of {bits} bits a pixel; 24 or 32, or 8 with the palette of all greys, for example saved anew as 24-bit")
 
 
 def _profile(data: bytes, header: int) -> bytes | None:
@@ -95,7 +88,10 @@ def _profile(data: bytes, header: int) -> bytes | None:
 
 
 def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | None) -> bytes:
-    """The source file with other pixels. BMP has no place for `note`: such a file cannot be told from one that was never armed."""
+    """The source file with other pixels.
+
+    BMP has no place for `note`: such a file cannot be told from one that was never armed.
+    """
     out = bytearray(picture.kept[0].data)
     start, _, _, signed_height, _, bits = unpack_from("<IIiiHH", out, 10)
     height, width = pixels.shape[:2]

@@ -41,9 +41,7 @@ def find(inputs: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[
     found: list[Found] = []
     for path in inputs:
         if not os.path.lexists(path):
-            raise SpecError(
-                f"inputs: got {str(path)!r}, which does not exist; a folder or a picture, for example photos/"
-            )
+            raise SpecError(f"inputs: got {str(path)!r}, which does not exist; a folder or a picture, for example photos/")
         if path.is_dir():
             found += _walk(path, include, exclude)
         else:
@@ -84,9 +82,7 @@ def _judge(path: Path, name: str, root: str | None) -> Found:
     if not stat.S_ISREG(mode):
         return Found(name, path, "failed", f"{KINDS.get(stat.S_IFMT(mode), 'not a regular file')}, never opened", link)
     if link and root is not None and not within(os.path.realpath(path), root):
-        return Found(
-            name, path, "skipped", "a link that leads out of the input folder; give its target as an input", link
-        )
+        return Found(name, path, "skipped", "a link that leads out of the input folder; give its target as an input", link)
     return Found(name, path, "picture", "", link)
 
 
@@ -103,11 +99,7 @@ def _choose(entry: Found, include: Sequence[str], exclude: Sequence[str]) -> Fou
     if entry.status != "picture":
         return entry
     if include:
-        return (
-            entry
-            if _matches(entry.name, include)
-            else Found(entry.name, entry.path, "skipped", "not included", entry.link)
-        )
+        return entry if _matches(entry.name, include) else Found(entry.name, entry.path, "skipped", "not included", entry.link)
     if not entry.name.lower().endswith(SUFFIXES):
         return Found(entry.name, entry.path, "skipped", "not a picture by name", entry.link)
     return entry

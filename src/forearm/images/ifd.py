@@ -7,21 +7,8 @@ from dataclasses import dataclass
 
 from forearm.errors import InputError
 
-SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-}  # bytes of one value, by kind
+# bytes of one value, by kind
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 LETTERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I"}
 SHORT, LONG, ASCII = 3, 4, 2
 SUBDIRECTORIES = {0x8769: "EXIF", 0x8825: "GPS", 0xA005: "interoperability"}
@@ -31,7 +18,7 @@ MAX_TAGS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tag: its kind, how many values, and their bytes in the file's order; or, for a pointer to a directory, that directory."""
+    """One tag: its kind, how many values, and their bytes in the file's order; or the directory that it points at."""
 
     kind: int
     count: int
@@ -40,7 +27,7 @@ class Entry:
 
 
 def byte_order(data: bytes) -> str:
-    """ "<" or ">" of a TIFF header; InputError without one."""
+    """The byte order of a TIFF header, "<" or ">"; InputError without one."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
         raise InputError("no TIFF header; II or MM and 42, for example 49 49 2A 00")
@@ -48,9 +35,12 @@ def byte_order(data: bytes) -> str:
 
 
 def read(data: bytes) -> tuple[dict[int, Entry], int]:
-    """The first directory of a TIFF-structured block, with the EXIF, GPS and interoperability directories below it, and the offset of the next one (0: none).
+    """The tags of the first directory of a TIFF-structured block, and the offset of the next directory (0: none).
 
-    Offsets outside the block, more than 4096 tags and directories inside their own descendants are refused (InputError).
+    The EXIF, GPS and interoperability directories come with the tags that point at them.
+
+    Offsets outside the block, more than 4096 tags and directories inside their own descendants are refused
+    (InputError).
     """
     return _read(data, byte_order(data))
 
@@ -59,10 +49,11 @@ def _read(data: bytes, order: str) -> tuple[dict[int, Entry], int]:
     return _directory(data, struct.unpack_from(order + "I", data, 4)[0], order, (), [len(data)])
 
 
-def _directory(
-    data: bytes, at: int, order: str, above: tuple[int, ...], left: list[int]
-) -> tuple[dict[int, Entry], int]:
-    """`left`: how many bytes of values may still be copied, in all; overlapping values could otherwise ask for any amount."""
+def _directory(data: bytes, at: int, order: str, above: tuple[int, ...], left: list[int]) -> tuple[dict[int, Entry], int]:
+    """`left`: how many bytes of values may still be copied, in all.
+
+    Overlapping values could otherwise ask for any amount.
+    """
     if at in above or len(above) > 3:
         raise InputError("tag directories that point at themselves; a tree, for example as any camera writes it")
     if not 8 <= at <= len(data) - 2:
@@ -70,9 +61,7 @@ def _directory(
     count = struct.unpack_from(order + "H", data, at)[0]
     end = at + 2 + 12 * count
     if count > MAX_TAGS or end > len(data):
-        raise InputError(
-            f"a tag directory of {count} tags that does not fit; up to {MAX_TAGS} inside the file, for example 20"
-        )
+        raise InputError(f"a tag directory of {count} tags that does not fit; up to {MAX_TAGS} inside the file, for example 20")
     entries: dict[int, Entry] = {}
     for place in range(at + 2, end, 12):
         tag, kind, values = struct.unpack_from(order + "HHI", data, place)
@@ -81,9 +70,7 @@ def _directory(
             continue  # an unknown kind, no value or a repeated tag: nothing to keep
         start = place + 8 if size <= 4 else struct.unpack_from(order + "I", data, place + 8)[0]
         if start + size > len(data):
-            raise InputError(
-                f"tag {tag} with {size} bytes at byte {start} of {len(data)}; values inside the file, for example at byte 8"
-            )
+            raise InputError(f"tag {tag} with {size} bytes at byte {start} of {len(data)}; values inside the file, for example at byte 8")
         left[0] -= size
         if left[0] < 0:
             raise InputError("tags whose values overlap; each byte used once, for example as any camera writes it")
@@ -118,10 +105,11 @@ def long(order: str, *values: int) -> Entry:
     return Entry(LONG, len(values), struct.pack(f"{order}{len(values)}I", *values))
 
 
-def write(
-    order: str, entries: dict[int, Entry], blobs: tuple[bytes, ...] = (), offsets: int = 0, sizes: int = 0
-) -> bytes:
-    """A TIFF of one directory. With `blobs` (strips or tiles) their places are written under the tags `offsets` and `sizes`."""
+def write(order: str, entries: dict[int, Entry], blobs: tuple[bytes, ...] = (), offsets: int = 0, sizes: int = 0) -> bytes:
+    """A TIFF of one directory.
+
+    With `blobs` (strips or tiles) their places are written under the tags `offsets` and `sizes`.
+    """
     out = bytearray(struct.pack(order + "2sHI", b"II" if order == "<" else b"MM", 42, 0))
     places = []
     for blob in blobs:
@@ -167,7 +155,10 @@ def resolution(entries: dict[int, Entry], order: str) -> tuple[float, float] | N
 
 
 def glance(block: bytes | None) -> tuple[int, tuple[float, float] | None, str | None]:
-    """Orientation (1 to 8), dots an inch and a complaint of an EXIF block. A broken one is kept as it is: orientation 1, and said so."""
+    """Orientation (1 to 8), dots an inch and a complaint of an EXIF block.
+
+    A broken one is kept as it is: orientation 1, and said so.
+    """
     if block is None:
         return 1, None, None
     try:

@@ -81,8 +81,7 @@ def parse(text: bytes, where: str) -> Line | None:
         return None
     if schema != SCHEMA:
         raise InputError(
-            f"{where}: a journal of schema {schema!r}; this version reads schema {SCHEMA}; another folder, "
-            "for example -o armed2/"
+            f"{where}: a journal of schema {schema!r}; this version reads schema {SCHEMA}; another folder, for example -o armed2/"
         )
     try:
         line = Line(**values)
@@ -146,9 +145,7 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         os.close(self._handle)
 
     def record(self, line: Line) -> bool:
@@ -167,8 +164,7 @@ class Journal:
             os.fsync(self._handle)
         except OSError as error:
             raise OutputError(
-                f"{self.path}: the journal cannot be written ({error.strerror}); a disk with space, "
-                "then the same command again"
+                f"{self.path}: the journal cannot be written ({error.strerror}); a disk with space, then the same command again"
             ) from None
 
     def _lock(self) -> None:
@@ -176,8 +172,7 @@ class Journal:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise SpecError(
-                f"{self.path}: another run is writing to this folder; one at a time, or another folder, "
-                "for example -o armed2/"
+                f"{self.path}: another run is writing to this folder; one at a time, or another folder, for example -o armed2/"
             ) from None
 
     def _repair(self) -> None:

@@ -1,7 +1,8 @@
 """JPEG files: checked segment by segment, pixels decoded without the metadata, metadata written back byte for byte.
 
-Written 4:4:4. Each number of a quantisation table is the smaller of the source's and of the standard table at `FLOOR`, so that no frequency is
-stored more coarsely than in the source, and none more coarsely than at quality 90, where the change that arms the picture begins to be lost.
+Written 4:4:4. Each number of a quantisation table is the smaller of the source's and of the standard table at `FLOOR`,
+so that no frequency is stored more coarsely than in the source, and none more coarsely than at quality 90, where the
+change that arms the picture begins to be lost.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from struct import unpack_from
 
-import numpy as np
 from PIL import Image
 
 from forearm.errors import InputError
@@ -30,7 +30,8 @@ AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 STANDARD = (
     (
         16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62,
-        18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92, 49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
+        18, 22, 37, 56, 68, 109, 103, 77, 24, 35, 55, 64, 81, 104, 113, 92,
+        49, 64, 78, 87, 103, 121, 120, 101, 72, 92, 95, 98, 112, 100, 103, 99,
     ),
     (
         17, 18, 24, 47, 99, 99, 99, 99, 18, 21, 26, 66, 99, 99, 99, 99, 24, 26, 56, 99, 99, 99, 99, 99, 47, 66, 99, 99, 99, 99, 99, 99,
@@ -63,7 +64,10 @@ class Frame:
 
 
 def segments(data: bytes, limits: Limits) -> tuple[list[Segment], int]:
-    """All segments from SOI to EOI (a scan's data belongs to its SOS) and the length of the file up to there. A file without EOI is refused as truncated."""
+    """All segments from SOI to EOI (a scan's data belongs to its SOS) and the length of the file up to there.
+
+    A file without EOI is refused as truncated.
+    """
     found: list[Segment] = []
     at, size = 2, len(data)
     while True:
@@ -71,9 +75,7 @@ def segments(data: bytes, limits: Limits) -> tuple[list[Segment], int]:
         while data[at : at + 1] == b"\xff":
             at += 1
         if at == start or at >= size:
-            raise InputError(
-                f"a truncated or damaged JPEG (no marker at byte {start} of {size}); a whole file, for example copied again"
-            )
+            raise InputError(f"a truncated or damaged JPEG (no marker at byte {start} of {size}); a whole file, for example copied again")
         marker = data[at]
         at += 1
         if marker == EOI:
@@ -90,9 +92,7 @@ def segments(data: bytes, limits: Limits) -> tuple[list[Segment], int]:
         if marker == SOS:
             following = AFTER_SCAN.search(data, end)
             if following is None:
-                raise InputError(
-                    f"a truncated JPEG ({size} bytes without an end marker); a whole file, for example copied again"
-                )
+                raise InputError(f"a truncated JPEG ({size} bytes without an end marker); a whole file, for example copied again")
             end = following.start()
         found.append(Segment(marker, b"\xff" + data[at - 1 : end], body))
         check_parts(len(found), limits)
@@ -114,9 +114,7 @@ def frame_of(found: list[Segment]) -> Frame:
         raise InputError(f"a JPEG of {bits} bits a channel; 8 bits, for example saved anew as an 8-bit JPEG")
     if len(body) < 6 + 3 * count:
         raise InputError("a JPEG whose frame header is cut short; a whole file, for example copied again")
-    return Frame(
-        FRAMES[marker], width, height, tuple((body[i], body[i + 1], body[i + 2]) for i in range(6, 6 + 3 * count, 3))
-    )
+    return Frame(FRAMES[marker], width, height, tuple((body[i], body[i + 1], body[i + 2]) for i in range(6, 6 + 3 * count, 3)))
 
 
 def tables_of(found: list[Segment], frame: Frame) -> tuple[tuple[int, ...], ...]:
@@ -146,7 +144,10 @@ def scaled(table: tuple[int, ...], quality: int) -> tuple[int, ...]:
 
 
 def quality_of(brightness: tuple[int, ...]) -> int:
-    """The quality, 1 to 100, whose standard brightness table lies nearest (sum of absolute differences; the better of equals)."""
+    """The quality, 1 to 100, whose standard brightness table lies nearest (sum of absolute differences.
+
+    The better of equals).
+    """
     return min(
         range(100, 0, -1),
         key=lambda q: sum(abs(a - b) for a, b in zip(scaled(STANDARD[0], q), brightness, strict=True)),
@@ -188,9 +189,7 @@ def read(data: bytes, limits: Limits) -> Picture:
         orientation=turn,
         dpi=_density(found) or dpi,
         icc=b"".join(
-            p.data[18:]
-            for p in sorted(kept, key=lambda p: p.data[16:17])
-            if p.data[1] == APP2 and p.data[4:16] == b"ICC_PROFILE\0"
+            p.data[18:] for p in sorted(kept, key=lambda p: p.data[16:17]) if p.data[1] == APP2 and p.data[4:16] == b"ICC_PROFILE\0"
         )
         or None,
         exif=exif,
@@ -242,7 +241,8 @@ def _kept(found: list[Segment], beyond: int) -> tuple[tuple[Part, ...], tuple[st
 
 
 def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | None) -> bytes:
-    """Code stored-layout pixels 4:4:4 with tables as fine as the source's or finer, and put the source's segments back; `note` is a comment of its own.
+    """Code stored-layout pixels 4:4:4 with tables as fine as the source's or finer, and put the source's segments back;
+    `note` is a comment of its own.
 
     A progressive source stays progressive, unless the result takes more than 1.75 bytes a pixel: then it is baseline.
     """
@@ -260,7 +260,9 @@ def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | Non
 
 
 def _coded(image: Image.Image, tables: list[list[int]], rgb: bool, progressive: bool) -> bytes:
-    """A bare JPEG file. Pillow codes a progressive one in a buffer of 2 bytes a pixel or 64 KiB and fails beyond, hence the trial in `write`."""
+    """A bare JPEG file. Pillow codes a progressive one in a buffer of 2 bytes a pixel or 64 KiB and fails beyond, hence
+    the trial in `write`.
+    """
     out = BytesIO()
     image.save(out, "JPEG", qtables=tables, subsampling=0, keep_rgb=rgb, progressive=progressive)
     return out.getvalue()
@@ -273,6 +275,4 @@ def _segment(marker: int, body: bytes) -> bytes:
 def notes(data: bytes, limits: Limits) -> list[str]:
     """The texts that `write` may have left, newest last."""
     found, _ = segments(data, limits)
-    return [
-        s.body[len(NOTE) :].decode("ascii", "replace") for s in found if s.marker == COM and s.body.startswith(NOTE)
-    ]
+    return [s.body[len(NOTE) :].decode("ascii", "replace") for s in found if s.marker == COM and s.body.startswith(NOTE)]

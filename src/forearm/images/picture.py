@@ -13,7 +13,9 @@ Plane = NDArray[np.uint8]  # h w
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the source file that is written back byte for byte: a PNG chunk, a JPEG segment, a WebP chunk, the tags of a TIFF."""
+    """A piece of the source file that is written back byte for byte: a PNG chunk, a JPEG segment, a WebP chunk, the
+    tags of a TIFF.
+    """
 
     name: str
     data: bytes
@@ -37,9 +39,10 @@ class Coding:
 class Picture:
     """One picture of one file.
 
-    `pixels` and `alpha` are upright: the EXIF orientation is applied. `width` and `height` are those stored in the file, so orientations 5 to 8 swap
-    them against `pixels`. The file written back keeps the stored layout and the orientation tag.
-    `icc` and `exif` are for looking at; what is written back is `kept`. Values are not colour-managed: a wide-gamut file's numbers are taken as they are.
+    `pixels` and `alpha` are upright: the EXIF orientation is applied. `width` and `height` are those stored in the
+    file, so orientations 5 to 8 swap them against `pixels`. The file written back keeps the stored layout and the
+    orientation tag. `icc` and `exif` are for looking at; what is written back is `kept`. Values are not colour-managed:
+    a wide-gamut file's numbers are taken as they are.
     """
 
     pixels: Pixels

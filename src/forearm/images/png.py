@@ -1,4 +1,6 @@
-"""PNG files: checked chunk by chunk, pixels decoded from the critical chunks alone, the other chunks written back byte for byte."""
+"""PNG files: checked chunk by chunk, pixels decoded from the critical chunks alone, the other chunks written back byte
+for byte.
+"""
 
 from __future__ import annotations
 
@@ -72,15 +74,14 @@ def chunks(data: bytes, limits: Limits) -> tuple[list[Chunk], int]:
         if found[-1].name == b"IEND":
             return found, end
         at = end
-    raise InputError(
-        f"a truncated PNG (cut in the chunk at byte {at} of {len(data)}); a whole file, for example copied again"
-    )
+    raise InputError(f"a truncated PNG (cut in the chunk at byte {at} of {len(data)}); a whole file, for example copied again")
 
 
 def read(data: bytes, limits: Limits) -> Picture:
     """Decode a PNG of 8 bits a channel: greyscale or RGB, with or without an alpha channel.
 
-    Refused: 16-bit and 1-, 2- and 4-bit pictures, palettes, transparency by a key colour (the change would break the key), animations, PQ and HLG.
+    Refused: 16-bit and 1-, 2- and 4-bit pictures, palettes, transparency by a key colour (the change would break the
+    key), animations, PQ and HLG.
     """
     found, end = chunks(data, limits)
     header = found[0]
@@ -123,18 +124,12 @@ def _refuse(found: list[Chunk], bits: int, colour: int, limits: Limits) -> None:
     if names & ANIMATED:
         raise InputError("an animated PNG; a single picture, for example its first frame saved as PNG")
     if b"tRNS" in names:
-        raise InputError(
-            "a PNG whose transparency is a key colour (tRNS); an alpha channel, for example saved anew as RGBA"
-        )
+        raise InputError("a PNG whose transparency is a key colour (tRNS); an alpha channel, for example saved anew as RGBA")
     for c in found:
         if c.name[:1].isupper() and c.name not in (b"IHDR", b"PLTE", b"IDAT", b"IEND"):
-            raise InputError(
-                f"a PNG with the unknown critical chunk {_shown(c.name)}; IHDR, PLTE, IDAT and IEND, for example saved anew"
-            )
+            raise InputError(f"a PNG with the unknown critical chunk {_shown(c.name)}; IHDR, PLTE, IDAT and IEND, for example saved anew")
         if c.name == b"cICP" and len(c.body) == 4 and c.body[1] in HDR_TRANSFERS:
-            raise InputError(
-                f"an HDR PNG ({HDR_TRANSFERS[c.body[1]]}); standard range, for example tone-mapped to sRGB first"
-            )
+            raise InputError(f"an HDR PNG ({HDR_TRANSFERS[c.body[1]]}); standard range, for example tone-mapped to sRGB first")
         packed = _packed(c)
         out = b"" if packed is None else _inflated(packed, left)
         if out is None:
@@ -145,7 +140,10 @@ def _refuse(found: list[Chunk], bits: int, colour: int, limits: Limits) -> None:
 
 
 def _check_rows(found: list[Chunk], width: int, height: int, channels: int, interlaced: int) -> None:
-    """Refuse pixel data that ends early: the decoder would fill up with black without a word. Inflates once, 16 MiB at a time."""
+    """Refuse pixel data that ends early: the decoder would fill up with black without a word.
+
+    Inflates once, 16 MiB at a time.
+    """
     passes = PASSES if interlaced else ((0, 0, 1, 1),)
     sizes = [(-((x - width) // across), -((y - height) // down)) for x, y, across, down in passes]
     missing = sum(rows * (1 + columns * channels) for columns, rows in sizes if columns > 0)
@@ -204,7 +202,9 @@ def _density(found: list[Chunk]) -> tuple[float, float] | None:
 
 
 def _kept(found: list[Chunk], beyond: int) -> tuple[tuple[Part, ...], tuple[str, ...]]:
-    """What is written back: the chunks known to stay true, and unknown ones that call themselves safe to copy (fourth letter in lower case)."""
+    """What is written back: the chunks known to stay true, and unknown ones that call themselves safe to copy (fourth
+    letter in lower case).
+    """
     kept: list[Part] = []
     warnings = [f"{beyond} bytes after the end of the PNG are dropped"] if beyond else []
     late = False
@@ -222,7 +222,10 @@ def _kept(found: list[Chunk], beyond: int) -> tuple[tuple[Part, ...], tuple[str,
 
 
 def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | None) -> bytes:
-    """Code stored-layout pixels without loss and put the source's chunks back; `note` is an iTXt chunk with the keyword forearm."""
+    """Code stored-layout pixels without loss and put the source's chunks back.
+
+    `note` is an iTXt chunk with the keyword forearm.
+    """
     out = BytesIO()
     Image.fromarray(join(pixels, alpha)).save(out, "PNG")
     coded, _ = chunks(out.getvalue(), Limits(max_parts=2**31))
@@ -244,11 +247,7 @@ def _chunk(name: bytes, body: bytes) -> bytes:
 
 def _note(chunk: Chunk) -> str | None:
     head = NOTE + b"\0\0\0\0\0"
-    return (
-        chunk.body[len(head) :].decode("ascii", "replace")
-        if chunk.name == b"iTXt" and chunk.body.startswith(head)
-        else None
-    )
+    return chunk.body[len(head) :].decode("ascii", "replace") if chunk.name == b"iTXt" and chunk.body.startswith(head) else None
 
 
 def notes(data: bytes, limits: Limits) -> list[str]:

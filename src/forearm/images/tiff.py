@@ -1,4 +1,6 @@
-"""TIFF files of one picture: tags read here, strips decoded from a file rebuilt without the metadata, the other tags written back byte for byte."""
+"""TIFF files of one picture: tags read here, strips decoded from a file rebuilt without the metadata, the other tags
+written back byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,18 @@ KINDS = {
     10: "ITU Lab",
     32803: "raw sensor data",
 }
+SIGNATURE = 52545  # C2PA
 NOTE_TAG = 65042  # of the range that the format leaves to private use
 NOTE = b"forearm "
 ICC = 34675
 
 
 def read(data: bytes, limits: Limits) -> Picture:
-    """Decode a TIFF of one 8-bit picture, greyscale or RGB, with or without plain alpha, uncompressed or coded by LZW, deflate or PackBits.
+    """Decode a TIFF of one 8-bit picture, greyscale or RGB, with or without plain alpha, uncompressed or coded by LZW,
+    deflate or PackBits.
 
-    Refused: other depths, floats, palettes, CMYK, Lab, several pages, lossy or rare compressions, premultiplied alpha, further channels, BigTIFF.
+    Refused: other depths, floats, palettes, CMYK, Lab, several pages, lossy or rare compressions, premultiplied alpha,
+    further channels, BigTIFF.
     """
     order = ifd.byte_order(data)
     entries, following = ifd.read(data)
@@ -62,10 +67,12 @@ def read(data: bytes, limits: Limits) -> Picture:
     if ifd.number(entries, PHOTOMETRIC, order, 1) == 0 and mode == "LA":
         planes = np.concatenate((255 - planes[..., :1], planes[..., 1:]), axis=2)
     pixels, alpha = split(planes)
-    metadata = {tag: entry for tag, entry in entries.items() if tag not in STRUCTURE and tag != NOTE_TAG}
+    metadata = {tag: entry for tag, entry in entries.items() if tag not in STRUCTURE and tag not in (NOTE_TAG, SIGNATURE)}
     block = ifd.write(order, metadata)
     turn, dpi, complaint = ifd.glance(block)
     said = ["smaller versions of the picture in the file (SubIFDs) are dropped"] if SUBFILES in entries else []
+    if SIGNATURE in entries:
+        said.append("a C2PA tag, which the change makes untrue, is dropped")
     return Picture(
         pixels=upright(pixels, turn),
         alpha=None if alpha is None else upright(alpha, turn),
@@ -91,25 +98,19 @@ def _mode(entries: dict[int, ifd.Entry], order: str) -> str:
     """L, LA, RGB or RGBA; anything else is refused."""
     kind = ifd.number(entries, PHOTOMETRIC, order, 1)
     if kind not in (0, 1, 2):
-        raise InputError(
-            f"a TIFF of {KINDS.get(kind, f'the colour kind {kind}')}; greyscale or RGB, for example converted to RGB first"
-        )
+        raise InputError(f"a TIFF of {KINDS.get(kind, f'the colour kind {kind}')}; greyscale or RGB, for example converted to RGB first")
     bits = ifd.numbers(entries.get(BITS), order) or (1,)
     if set(bits) != {8}:
         raise InputError(
             f"a TIFF of {'/'.join(map(str, sorted(set(bits))))} bits a channel; 8 bits, for example saved anew as an 8-bit TIFF"
         )
     if set(ifd.numbers(entries.get(SAMPLE_FORMAT), order)) - {1}:
-        raise InputError(
-            "a TIFF of signed or floating-point numbers; 8-bit unsigned, for example saved anew as an 8-bit TIFF"
-        )
+        raise InputError("a TIFF of signed or floating-point numbers; 8-bit unsigned, for example saved anew as an 8-bit TIFF")
     if ifd.number(entries, FILL_ORDER, order, 1) != 1:
         raise InputError("a TIFF with reversed bits; FillOrder 1, for example saved anew")
     compression = ifd.number(entries, COMPRESSION, order, 1)
     if compression not in PILLOW_NAMES:
-        raise InputError(
-            f"a TIFF of compression {compression}; none, LZW, deflate or PackBits, for example saved anew with LZW"
-        )
+        raise InputError(f"a TIFF of compression {compression}; none, LZW, deflate or PackBits, for example saved anew with LZW")
     if ifd.number(entries, PLANAR, order, 1) not in (1, 2):
         raise InputError("a TIFF of an unknown planar configuration; 1 or 2, for example saved anew")
     if ifd.number(entries, PREDICTOR, order, 1) not in (1, 2):
@@ -150,16 +151,17 @@ def _bare(data: bytes, entries: dict[int, ifd.Entry], order: str, limits: Limits
         for i, size in enumerate(sizes):
             rows = down if tiled else min(down, height - (i % per_plane) * down)
             if size < rows * across * planes:
-                raise InputError(
-                    f"a TIFF whose strip or tile {i} has {size} bytes only; a whole file, for example copied again"
-                )
+                raise InputError(f"a TIFF whose strip or tile {i} has {size} bytes only; a whole file, for example copied again")
     blobs = tuple(data[at : at + size] for at, size in zip(offsets, sizes, strict=True))
     structure = {tag: entry for tag, entry in entries.items() if tag in STRUCTURE and tag != SUBFILES}
     return ifd.write(order, structure, blobs, TILES if tiled else STRIPS, TILE_SIZES if tiled else STRIP_SIZES)
 
 
 def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | None) -> bytes:
-    """Code stored-layout pixels with the source's compression, in its byte order, and put its tags back; `note` is the private tag 65042."""
+    """Code stored-layout pixels with the source's compression, in its byte order, and put its tags back.
+
+    `note` is the private tag 65042.
+    """
     image = Image.fromarray(join(pixels, alpha))
     coding = picture.coding
     predicted = coding.predictor == 2 and coding.compression in (5, 8, 32946)

@@ -1,7 +1,8 @@
 """WebP files: checked chunk by chunk, pixels decoded without the metadata, the other chunks written back byte for byte.
 
-A lossless source is written without loss. A lossy one is written at the first quality of `QUALITIES` whose quantisers are as fine as the source's or
-finer. The lossy format itself halves the colour resolution, so part of a change in colour is lost whatever the quality.
+A lossless source is written without loss. A lossy one is written at the first quality of `QUALITIES` whose quantisers
+are as fine as the source's or finer. The lossy format itself halves the colour resolution, so part of a change in
+colour is lost whatever the quality.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from forearm.images.pillow import samples
 
 NOTE = b"4ARM"  # a chunk of its own: the format lets readers skip chunks that they do not know, and XMP or EXIF stay untouched
 QUALITIES = (90, 95, 98, 100)
+SIGNATURE = b"C2PA"
 CODED = (b"VP8 ", b"VP8L", b"ALPH")
 FLAG_ANIMATION, FLAG_XMP, FLAG_EXIF, FLAG_ALPHA, FLAG_ICC = 0x02, 0x04, 0x08, 0x10, 0x20
 
@@ -36,9 +38,7 @@ def chunks(data: bytes, limits: Limits) -> tuple[list[Chunk], int]:
     """All chunks and the length of the file as its header gives it."""
     end = 8 + unpack_from("<I", data, 4)[0] if len(data) >= 12 else 12
     if end > len(data) or end < 12:
-        raise InputError(
-            f"a truncated WebP ({len(data)} bytes where {end} are announced); a whole file, for example copied again"
-        )
+        raise InputError(f"a truncated WebP ({len(data)} bytes where {end} are announced); a whole file, for example copied again")
     found: list[Chunk] = []
     at = 12
     while at + 8 <= end:
@@ -64,13 +64,13 @@ def read(data: bytes, limits: Limits) -> Picture:
     flags = first[b"VP8X"][0] & FLAG_ALPHA if b"VP8X" in first else None
     bare = _riff([Chunk(c.name, c.body) for c in found if c.name in CODED], flags, width, height)
     pixels, alpha = split(samples(bare, "WEBP", (width, height), ("RGB", "RGBA")))
-    kept = tuple(
-        Part(ascii(c.name.decode("latin-1"))[1:-1], _chunk(c)) for c in found if c.name not in (*CODED, b"VP8X", NOTE)
-    )
+    kept = tuple(Part(ascii(c.name.decode("latin-1"))[1:-1], _chunk(c)) for c in found if c.name not in (*CODED, b"VP8X", NOTE, SIGNATURE))
     exif = first.get(b"EXIF")
     block = exif.removeprefix(b"Exif\0\0") if exif is not None else None
     turn, dpi, complaint = ifd.glance(block)
     said = [f"{len(data) - end} bytes after the end of the WebP are dropped"] if len(data) > end else []
+    if SIGNATURE in first:
+        said.append("a C2PA chunk, which the change makes untrue, is dropped")
     return Picture(
         pixels=upright(pixels, turn),
         alpha=None if alpha is None else upright(alpha, turn),
@@ -105,14 +105,14 @@ def _size(first: dict[bytes, bytes]) -> tuple[int, int]:
         if len(canvas) < 10:
             raise InputError("a WebP whose VP8X chunk is cut short; a whole file, for example copied again")
         if size != (int.from_bytes(canvas[4:7], "little") + 1, int.from_bytes(canvas[7:10], "little") + 1):
-            raise InputError(
-                "a WebP whose picture does not fill its canvas; one of the canvas's size, for example saved anew"
-            )
+            raise InputError("a WebP whose picture does not fill its canvas; one of the canvas's size, for example saved anew")
     return size
 
 
 class _Bits:
-    """The boolean entropy decoder of RFC 6386, section 7, for the bits of probability one half that a frame header starts with."""
+    """The boolean entropy decoder of RFC 6386, section 7, for the bits of probability one half that a frame header
+    starts with.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at, self.value, self.range, self.count = (
@@ -173,7 +173,10 @@ def quantisers(frame: bytes) -> tuple[int, int]:
 
 
 def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | None) -> bytes:
-    """Code stored-layout pixels as the source was coded and put the source's chunks back; `note` is a chunk 4ARM at the end."""
+    """Code stored-layout pixels as the source was coded and put the source's chunks back.
+
+    `note` is a chunk 4ARM at the end.
+    """
     image = Image.fromarray(join(pixels, alpha))
     limits = Limits(max_parts=2**31)
     coded: list[Chunk] = []
@@ -181,15 +184,10 @@ def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | Non
         out = BytesIO()
         image.save(out, "WEBP", lossless=picture.lossless, exact=True, quality=75 if picture.lossless else quality)
         coded = [c for c in chunks(out.getvalue(), limits)[0] if c.name in CODED]
-        if picture.lossless or all(
-            a <= b for a, b in zip(quantisers(coded[-1].body), picture.coding.quantisers, strict=True)
-        ):
+        if picture.lossless or all(a <= b for a, b in zip(quantisers(coded[-1].body), picture.coding.quantisers, strict=True)):
             break
     kept, _ = chunks(
-        b"RIFF"
-        + (4 + sum(len(p.data) for p in picture.kept)).to_bytes(4, "little")
-        + b"WEBP"
-        + b"".join(p.data for p in picture.kept),
+        b"RIFF" + (4 + sum(len(p.data) for p in picture.kept)).to_bytes(4, "little") + b"WEBP" + b"".join(p.data for p in picture.kept),
         limits,
     )
     profile = [c for c in kept if c.name == b"ICCP"]
@@ -197,10 +195,7 @@ def write(picture: Picture, pixels: Pixels, alpha: Plane | None, note: str | Non
     last = [] if note is None else [Chunk(NOTE, note.encode("ascii"))]
     names = {c.name for c in kept}
     flags = (
-        (b"ICCP" in names) * FLAG_ICC
-        | (alpha is not None) * FLAG_ALPHA
-        | (b"EXIF" in names) * FLAG_EXIF
-        | (b"XMP " in names) * FLAG_XMP
+        (b"ICCP" in names) * FLAG_ICC | (alpha is not None) * FLAG_ALPHA | (b"EXIF" in names) * FLAG_EXIF | (b"XMP " in names) * FLAG_XMP
     )
     simple = not kept and not last and len(coded) == 1
     return _riff([*profile, *coded, *rest, *last], None if simple else flags, picture.width, picture.height)

@@ -66,8 +66,7 @@ def back_up(source: Path, backup: Path, sha256: str) -> None:
     if os.path.lexists(backup):
         if not backup.is_file() or sha256_of(backup) != sha256:
             raise InputError(
-                f"{backup}: the backup folder holds another file of this name; an empty folder, "
-                "for example --backup originals/"
+                f"{backup}: the backup folder holds another file of this name; an empty folder, for example --backup originals/"
             )
         return
     backup.parent.mkdir(parents=True, exist_ok=True)

@@ -205,7 +205,7 @@ class Armory:
 
 def as_tensor(pixels: Pixels, device: str) -> Tensor:
     """`h w c` uint8 -> `1 c h w` float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device).permute(2, 0, 1)[None].float() / 255.0
+    return torch.from_numpy(np.array(pixels)).to(device).permute(2, 0, 1)[None].float() / 255.0
 
 
 def content_id(pixels: Pixels) -> int:

@@ -49,9 +49,7 @@ class Crew(Generic[Ticket]):
     def __enter__(self) -> Crew[Ticket]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
 
     @property

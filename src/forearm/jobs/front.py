@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import forearm
 from forearm.attacks.table import ATTACKS
 from forearm.errors import InputError
 from forearm.images.codec import decode, encode
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.armory import Armory
+from forearm.jobs.lines import tag_for
 from forearm.registry import bind
 
 Label = int | str | None
@@ -63,7 +63,7 @@ def arm(
         picture = decode(Path(image) if isinstance(image, str) else image)
         armed = _arm(armory, [picture.pixels], [_one(label)])[0]
         height, width = picture.pixels.shape[:2]
-        return encode(picture, armed.pixels, tag_text(armory, height, width)), armed.report
+        return encode(picture, armed.pixels, tag_for(armory.settings(height, width))), armed.report
     if isinstance(image, Image.Image):
         return _pillow(armory, image, _one(label))
     if isinstance(image, torch.Tensor):
@@ -71,12 +71,6 @@ def arm(
     if isinstance(image, np.ndarray):
         return _array(armory, image, label)
     raise InputError(f"arm: got {type(image).__name__}; a path, bytes, a PIL image, a uint8 array or a float tensor, for example arm('cat.png')")
-
-
-def tag_text(armory: Armory, height: int, width: int) -> dict[str, str | int | float]:
-    """What an armed file says of itself: enough to know that and how it is armed, not enough to undo it."""
-    settings = armory.settings(height, width)
-    return {"forearm": forearm.__version__} | {name: settings[name] for name in ("defense", "threat", "backbone")}
 
 
 def _one(label: Label | list[Label]) -> Label:

@@ -20,15 +20,10 @@ def read_labels(path: Path, found: Sequence[Found]) -> dict[str, str]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if not {"file", "label"} <= set(reader.fieldnames or ()):
-                raise SpecError(
-                    f"{path}: columns {', '.join(reader.fieldnames or ()) or 'none'}; file and label, "
-                    "for example beach.jpg,3"
-                )
+                raise SpecError(f"{path}: columns {', '.join(reader.fieldnames or ()) or 'none'}; file and label, for example beach.jpg,3")
             rows = [((row["file"] or "").strip(), (row["label"] or "").strip()) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SpecError(
-            f"{path}: not a readable label file ({error}); CSV with columns file,label, for example beach.jpg,3"
-        ) from None
+        raise SpecError(f"{path}: not a readable label file ({error}); CSV with columns file,label, for example beach.jpg,3") from None
     names = {entry.name: entry.name for entry in found}
     paths = {str(entry.path.absolute()): entry.name for entry in found}
     labels: dict[str, str] = {}
@@ -36,8 +31,7 @@ def read_labels(path: Path, found: Sequence[Found]) -> dict[str, str]:
         name = names.get(file_) or paths.get(str(Path(file_).absolute()))
         if name is None:
             raise SpecError(
-                f"{path}: the file {file_!r} is not among the inputs; a name below the input folder, "
-                "for example 'summer/beach.jpg'"
+                f"{path}: the file {file_!r} is not among the inputs; a name below the input folder, for example 'summer/beach.jpg'"
             )
         if not label:
             raise SpecError(f"{path}: the file {file_!r} has no label; a class by name or number, for example 3")

@@ -53,13 +53,9 @@ class ProtectJob:
         if self.in_place and self.out is not None:
             raise SpecError("output: got -o and --in-place; one of them, for example -o armed/")
         if not self.in_place and self.backup is not None:
-            raise SpecError(
-                "backup: got --backup without --in-place; both or neither, for example --in-place --backup originals/"
-            )
+            raise SpecError("backup: got --backup without --in-place; both or neither, for example --in-place --backup originals/")
         if self.in_place and self.backup is None:
-            raise SpecError(
-                "backup: got --in-place without --backup; a folder for the originals, for example --backup originals/"
-            )
+            raise SpecError("backup: got --in-place without --backup; a folder for the originals, for example --backup originals/")
         if self.exists not in EXISTS:
             raise SpecError(f"exists: got {self.exists!r}; one of {', '.join(EXISTS)}, for example 'skip'")
         for name, value in (("jobs", self.jobs), ("batch", self.batch), ("batch_pixels", self.batch_pixels)):
@@ -97,10 +93,7 @@ def survey(job: ProtectJob) -> tuple[list[Found], dict[str, str]]:
     root = os.path.realpath(job.root)
     for path in job.inputs:
         if path.is_dir() and within(root, os.path.realpath(path)):
-            raise SpecError(
-                f"output: {str(job.root)!r} lies inside the input {str(path)!r}; a folder beside it, "
-                "for example -o armed/"
-            )
+            raise SpecError(f"output: {str(job.root)!r} lies inside the input {str(path)!r}; a folder beside it, for example -o armed/")
     unique = {(entry.name, os.path.realpath(entry.path)): entry for entry in find(job.inputs, job.include, job.exclude)}
     found = list(unique.values())
     _check_collisions([entry for entry in found if entry.status == "picture"], job)
@@ -114,8 +107,7 @@ def _check_collisions(pictures: Sequence[Found], job: ProtectJob) -> None:
         other = taken.setdefault(entry.name, entry)
         if other is not entry:
             raise SpecError(
-                f"output: {str(other.path)!r} and {str(entry.path)!r} both become {entry.name!r}; "
-                "two runs with two output folders"
+                f"output: {str(other.path)!r} and {str(entry.path)!r} both become {entry.name!r}; two runs with two output folders"
             )
     for entry in pictures:
         parts = entry.name.split("/")
@@ -129,10 +121,7 @@ def _check_collisions(pictures: Sequence[Found], job: ProtectJob) -> None:
         inputs = {os.path.realpath(entry.path) for entry in pictures}
         for entry in pictures:
             if os.path.realpath(job.root / entry.name) in inputs:
-                raise SpecError(
-                    f"output: {str(entry.path)!r} would be written over; another folder, "
-                    "for example -o armed/, or --in-place"
-                )
+                raise SpecError(f"output: {str(entry.path)!r} would be written over; another folder, for example -o armed/, or --in-place")
 
 
 def make_plan(
@@ -167,9 +156,7 @@ def _outputs_of(inputs: Sequence[Path]) -> set[str]:
     return set().union(*(History(read(journal)).outputs for journal in journals))
 
 
-def _consider(
-    job: ProtectJob, entry: Found, label: str | None, history: History, outputs: set[str], armourer: Armourer
-) -> Task | Line:
+def _consider(job: ProtectJob, entry: Found, label: str | None, history: History, outputs: set[str], armourer: Armourer) -> Task | Line:
     """What one entry needs: a task, or a line that says why it needs none."""
     source = str(entry.path.absolute())
     if entry.status != "picture":
@@ -179,9 +166,7 @@ def _consider(
     try:
         size = entry.path.stat().st_size
         if size > job.limits.max_bytes:
-            return Line(
-                entry.name, None, "failed", f"{size} bytes; at most {job.limits.max_bytes}, see --max-bytes", source
-            )
+            return Line(entry.name, None, "failed", f"{size} bytes; at most {job.limits.max_bytes}, see --max-bytes", source)
         sha256 = sha256_of(entry.path)
     except OSError as error:
         return Line(entry.name, None, "failed", f"cannot be read: {cause(error)}", source)

@@ -50,9 +50,7 @@ class Waiting:
 Ticket = Task | Waiting
 
 
-def protect(
-    job: ProtectJob, armourer: Armourer, report: Report = lambda _: None, stop: Callable[[], bool] = lambda: False
-) -> Summary:
+def protect(job: ProtectJob, armourer: Armourer, report: Report = lambda _: None, stop: Callable[[], bool] = lambda: False) -> Summary:
     """Arm every picture of the inputs; a rerun goes on where the last one stopped.
 
     The output holds the same bytes whatever `jobs` and `batch` are and however often the run was broken off. Each input
@@ -82,9 +80,7 @@ def protect(
                 return Summary.of((), (), (), started)
             with Journal(job.root) as journal:
                 sweep(folders_of(job, found, journal.history))
-                plan = look_ahead(
-                    make_plan(job, found, labels, journal.history, armourer, planned), job, crew, armourer
-                )
+                plan = look_ahead(make_plan(job, found, labels, journal.history, armourer, planned), job, crew, armourer)
                 run = Run(job, armourer, crew, journal, report, len(found))
                 for line in (*plan.done, *plan.settled):
                     run.settle(line)
@@ -302,6 +298,4 @@ def reason_of(answer: Loaded | Saved | Refused) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error of Python or torch says that memory ran out, on any device."""
     text = str(error).lower()
-    return isinstance(error, MemoryError) or any(
-        words in text for words in ("out of memory", "not enough memory", "can't allocate memory")
-    )
+    return isinstance(error, MemoryError) or any(words in text for words in ("out of memory", "not enough memory", "can't allocate memory"))

@@ -25,17 +25,10 @@ class Summary:
     dry_run: bool = False
 
     @classmethod
-    def of(
-        cls, done: Sequence[Line], settled: Sequence[Line], left: Sequence[str], started: float, dry_run: bool = False
-    ) -> Summary:
+    def of(cls, done: Sequence[Line], settled: Sequence[Line], left: Sequence[str], started: float, dry_run: bool = False) -> Summary:
         """Sort lines; `started` by `time.perf_counter`."""
-        by = {
-            status: tuple(line for line in settled if line.status == status)
-            for status in ("armed", "skipped", "failed")
-        }
-        return cls(
-            by["armed"], tuple(done), by["skipped"], by["failed"], tuple(left), time.perf_counter() - started, dry_run
-        )
+        by = {status: tuple(line for line in settled if line.status == status) for status in ("armed", "skipped", "failed")}
+        return cls(by["armed"], tuple(done), by["skipped"], by["failed"], tuple(left), time.perf_counter() - started, dry_run)
 
     @property
     def uncertain(self) -> tuple[Line, ...]:
@@ -57,15 +50,12 @@ class Summary:
     def values(self) -> dict[str, Any]:
         """The summary for JSON: counts, the median PSNR, and the lines that ask for a look."""
         return {
-            "counts": {
-                name: len(getattr(self, name)) for name in ("armed", "done", "skipped", "failed", "left", "uncertain")
-            },
+            "counts": {name: len(getattr(self, name)) for name in ("armed", "done", "skipped", "failed", "left", "uncertain")},
             "median_psnr": self.median_psnr,
             "seconds": round(self.seconds, 3),
             "dry_run": self.dry_run,
             "uncertain": [
-                {"file": line.file, "name": line.name, "confidence": line.confidence, "by": line.labelled_by}
-                for line in self.uncertain
+                {"file": line.file, "name": line.name, "confidence": line.confidence, "by": line.labelled_by} for line in self.uncertain
             ],
             "failed": [{"file": line.file, "reason": line.reason} for line in self.failed],
             "skipped": [{"file": line.file, "reason": line.reason} for line in self.skipped],

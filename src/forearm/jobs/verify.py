@@ -99,7 +99,14 @@ def _pairing(armed: Path, original: Path, label: int | None) -> Pairing:
 
 
 def verify(
-    pairs: Sequence[Pairing], *, attack: str = "pgd(steps=20)", targets: Sequence[str] | None = None, threat: str | None = None, device: str | None = None
+    pairs: Sequence[Pairing],
+    *,
+    attack: str = "pgd(steps=20)",
+    targets: Sequence[str] | None = None,
+    threat: str | None = None,
+    backbone: str | None = None,
+    labeller: str | None = None,
+    device: str | None = None,
 ) -> Iterator[Check]:
     """Each pair measured from its two files; a file that cannot be read or measured is a Check with a problem, and the others go on.
 
@@ -110,9 +117,9 @@ def verify(
     armories: dict[tuple[str | None, ...], Armory] = {}
     roles: dict[str, Role] = {}
     for pair in pairs:
-        key = (pair.backbone, threat or pair.threat)
+        key = (backbone or pair.backbone, threat or pair.threat)
         if key not in armories:
-            armories[key] = Armory.open("none", key[1], key[0], device=device)
+            armories[key] = Armory.open("none", key[1], key[0], labeller, device=device)
         try:
             yield _check(pair, armories[key], roles, attacker, targets)
         except ForearmError as error:

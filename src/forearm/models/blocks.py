@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from forearm.errors import SpecError
 
@@ -43,11 +43,13 @@ class SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME: ceil(size / stride) windows, the odd pixel at bottom and right."""
 
     def forward(self, x: Tensor) -> Tensor:
-        top, bottom = _same(x.shape[2], self.kernel_size[0], self.stride[0])
-        left, right = _same(x.shape[3], self.kernel_size[1], self.stride[1])
-        if (top, left) == (bottom, right):
-            return F.conv2d(x, self.weight, self.bias, self.stride, (top, left), groups=self.groups)
-        return F.conv2d(F.pad(x, (left, right, top, bottom)), self.weight, self.bias, self.stride, groups=self.groups)
+        return F.conv2d(pad_same(x, self.kernel_size[0], self.stride[0]), self.weight, self.bias, self.stride, groups=self.groups)
+
+
+def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """`x` with the zeros that TensorFlow's SAME puts around it for square windows."""
+    (top, bottom), (left, right) = (_same(size, kernel, stride) for size in x.shape[2:])
+    return F.pad(x, (left, right, top, bottom))
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -56,10 +58,20 @@ def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
+fx.wrap("pad_same")  # its padding depends on the picture's size, which a symbolic trace does not know
+
+
+def same_conv(inner: int, outer: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = True) -> nn.Conv2d:
+    """A SAME convolution with an odd kernel; at stride 1 the padding is even, and a plain convolution does it."""
+    if stride == 1:
+        return nn.Conv2d(inner, outer, kernel, padding=kernel // 2, groups=groups, bias=bias)
+    return SameConv2d(inner, outer, kernel, stride, groups=groups, bias=bias)
+
+
 def conv3x3(inner: int, outer: int, stride: int = 1, groups: int = 1, same: bool = False) -> nn.Conv2d:
-    """A 3 x 3 convolution without bias, padded by one pixel all around, or as `SameConv2d`."""
+    """A 3 x 3 convolution without bias, padded by one pixel all around, or as TensorFlow's SAME."""
     if same:
-        return SameConv2d(inner, outer, 3, stride, groups=groups, bias=False)
+        return same_conv(inner, outer, 3, stride, groups, bias=False)
     return nn.Conv2d(inner, outer, 3, stride, 1, groups=groups, bias=False)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forearm.errors import ArtifactError, SpecError
-from forearm.models.blocks import Normalize, SameConv2d
+from forearm.models.blocks import Normalize, same_conv
 
 # Table 2 of the paper: expansion, output channels, repeats, stride of the first.
 ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -26,9 +26,9 @@ class Inverted(nn.Module):
     def __init__(self, inner: int, outer: int, expansion: int, stride: int) -> None:
         super().__init__()
         middle = inner * expansion
-        self.expand = None if expansion == 1 else SameConv2d(inner, middle, 1)
-        self.depthwise = SameConv2d(middle, middle, 3, stride, groups=middle)
-        self.project = SameConv2d(middle, outer, 1)
+        self.expand = None if expansion == 1 else same_conv(inner, middle, 1)
+        self.depthwise = same_conv(middle, middle, 3, stride, groups=middle)
+        self.project = same_conv(middle, outer, 1)
         self.added = stride == 1 and inner == outer
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,15 +46,15 @@ class MobileNetV2(nn.Module):
     def __init__(self, outputs: int, among: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.normalize = Normalize(HALF, HALF)
-        self.stem = SameConv2d(3, 32, 3, 2)
+        self.stem = same_conv(3, 32, 3, 2)
         blocks, inner = [], 32
         for expansion, outer, repeats, stride in ROWS:
             for i in range(repeats):
                 blocks.append(Inverted(inner, outer, expansion, stride if i == 0 else 1))
                 inner = outer
         self.blocks = nn.Sequential(*blocks)
-        self.head = SameConv2d(inner, 1280, 1)
-        self.classifier = SameConv2d(1280, outputs, 1)
+        self.head = same_conv(inner, 1280, 1)
+        self.classifier = same_conv(1280, outputs, 1)
         self.register_buffer("columns", torch.tensor(among or range(outputs)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,9 +72,7 @@ def mobilenet_v2(classes: int = 1000, among: tuple[int, ...] = (), outputs: int 
     if not among:
         return MobileNetV2(classes)
     if len(among) != classes or not all(0 <= column < outputs for column in among):
-        raise SpecError(
-            f"mobilenet_v2: got {len(among)} columns; classes={classes} of them, each from 0 to {outputs - 1}"
-        )
+        raise SpecError(f"mobilenet_v2: got {len(among)} columns; classes={classes} of them, each from 0 to {outputs - 1}")
     return MobileNetV2(outputs, among)
 
 
@@ -97,9 +95,7 @@ def dequantise(state: dict[str, Tensor]) -> dict[str, Tensor]:
             out[f"{name}.weight"] = ((q - zero.reshape(-1, 1, 1, 1)) * scale.reshape(-1, 1, 1, 1))[first:]
             out[f"{name}.bias"] = state[f"{op['layer']}.bias"].float()[first:]
     except (KeyError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"mobilenet_v2: no quantised MobileNetV2 ({error!r}); an .npz of L00.q ... L52.bias and meta_json"
-        ) from None
+        raise ArtifactError(f"mobilenet_v2: no quantised MobileNetV2 ({error!r}); an .npz of L00.q ... L52.bias and meta_json") from None
     return out
 
 

@@ -43,9 +43,13 @@ def zoo_model(name: str) -> tuple[nn.Module, Card]:
         network: nn.Module = timm.create_model(name, pretrained=True)
     except (RuntimeError, OSError) as error:
         raise ArtifactError(
-            f"timm:{name}: no pretrained weights ({str(error).splitlines()[0]}); a network that has them"
+            f"timm:{name}: no pretrained weights ({(str(error).splitlines() or ['no reason given'])[0]}); a network that has them"
         ) from None
     settings: dict[str, Any] = getattr(network, "pretrained_cfg", {})
+    if not any(settings.get(place) for place in ("url", "file", "hf_hub_id")):  # some networks then stay random, with a warning
+        raise ArtifactError(
+            f"timm:{name}: its configuration names no pretrained weights; a network that has them, for example 'timm:resnet18'"
+        )
     count = int(settings.get("num_classes", 1000))
     names = settings.get("label_names") or numbered(count)
     card = Card(
