@@ -52,9 +52,9 @@ def decode(source: Path | bytes, limits: Limits = LIMITS) -> Picture:
 def encode(picture: Picture, pixels: Pixels, tag: Tag | None) -> bytes:
     """A file like the source of `picture` with other upright `pixels` of the same shape.
 
-    `tag`, if any, replaces a former one. Alpha, orientation, profile, EXIF, XMP, resolution and texts stay. PNG, BMP, TIFF and lossless WebP hold the pixels
-    exactly; JPEG and lossy WebP are coded at the source's quality or better (see `jpeg`, `webp`), so read the result
-    back before anything is said of it.
+    `tag`, if any, replaces a former one. Alpha, orientation, profile, EXIF, XMP, resolution and texts stay. PNG, BMP,
+    TIFF and lossless WebP hold the pixels exactly; JPEG and lossy WebP are coded at the source's quality or better (see
+    `jpeg`, `webp`), so read the result back before anything is said of it. InputError for pixels of another shape.
     """
     if pixels.shape != picture.pixels.shape or pixels.dtype != np.uint8:
         raise InputError(f"encode: pixels {pixels.shape} of {pixels.dtype}; uint8 of {picture.pixels.shape}, as decoded")

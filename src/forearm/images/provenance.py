@@ -36,7 +36,7 @@ def render(tag: Tag) -> str:
         raise SpecError("tag: got the seed; anything but the seed, for example the defense")
     if "forearm" not in tag or not all(map(_plain, tag.values())):
         raise SpecError(
-            f"tag: got {sorted(tag)}; texts and finite numbers with the version under 'forearm', for example {{'forearm': '0.1.0'}}"
+            f"tag: got {sorted(tag)}; texts and finite numbers, the version under 'forearm', for example {{'forearm': '0.1.0'}}"
         )
     text = json.dumps(tag, ensure_ascii=True, separators=(",", ":"))
     if len(text) > MAX_TEXT:
