@@ -58,7 +58,9 @@ def models() -> str:
     body = []
     for name in embedded():
         card = locate(name).card
-        measured = "; ".join(f"{m.what} {100 * m.value:.1f} % ({100 * m.interval[0]:.1f} to {100 * m.interval[1]:.1f}, n = {m.n})" for m in card.measured)
+        measured = "; ".join(
+            f"{m.what} {100 * m.value:.1f} % ({100 * m.interval[0]:.1f} to {100 * m.interval[1]:.1f}, n = {m.n})" for m in card.measured
+        )
         body.append([f"`{name}`", f"`{card.arch}`", measured])
     return markdown(["model", "architecture", "measured"], body)
 
