@@ -106,10 +106,9 @@ def table(targets: list[Target], made: dict[str, Tensor], y: Tensor, budgets: di
                 began = time.monotonic()
                 rows[key][name] = measure(target, released[:n], y[:n], threat, attack)
                 share = rows[key][name]
-                print(
-                    f"{key:32} {name:18} {attack:16} clean {share['clean']['value']:.3f} robust {share['robust']['value']:.3f}  {time.monotonic() - began:.0f} s",
-                    flush=True,
-                )
+                seconds = time.monotonic() - began
+                figures = f"clean {share['clean']['value']:.3f} robust {share['robust']['value']:.3f}"
+                print(f"{key:32} {name:18} {attack:16} {figures}  {seconds:.0f} s", flush=True)
     return rows
 
 

@@ -1,7 +1,7 @@
 """Claim: 200 photos of 0.2 to 12 megapixels are armed in one command under 4 GiB; killed twice and resumed, the result is the same.
 
-The photos are made from real ones by resizing (log-uniform sizes; JPEG, PNG and WebP). One run is left alone; another is killed with
-SIGKILL when a third and two thirds of its files are there, and run again. Memory is the sum over the command's processes, sampled five times a second.
+The photos are made from real ones by resizing (log-uniform sizes; JPEG, PNG and WebP). One run is left alone; another is killed with SIGKILL
+when a third and two thirds of its files are there, and run again. Memory is the sum over the command's processes, five samples a second.
 
     python benchmarks/protect_folder.py [--photos 200] [--defense mspd]
 """

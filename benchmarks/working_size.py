@@ -1,6 +1,7 @@
 """Claim: arming a large photo at the working size does to models what arming it literally at its own size does, for a fraction of the time.
 
-Full-size photos, shorter edge brought to 512 pixels (four times the view), MSPD at 4/255 with the photo backbone; both ways in turn. Compared: how far the margin of the label rises, on the backbone and on a second robust net that neither way has seen.
+Full-size photos, shorter edge brought to 512 pixels (four times the view), MSPD at 4/255 with the photo backbone; both ways in turn.
+Compared: how far the margin of the label rises, on the backbone and on a second robust net that neither way has seen.
 
     python benchmarks/working_size.py [--photos 12]
 """
@@ -13,10 +14,10 @@ from functools import partial
 
 import numpy as np
 import torch
-from claim import record
 from PIL import Image
 
 import forearm
+from claim import record
 from forearm.core.noise import Noise
 from forearm.core.precision import fast
 from forearm.core.quantize import release
@@ -49,13 +50,13 @@ def main() -> None:
         view = View.of(twin, x.shape[2], x.shape[3], backbone.size)
         y = View.of(backbone, x.shape[2], x.shape[3], backbone.size)(x).argmax(1)
         method = partial(mcgs, grid=view.size)
-        ways = {
-            "literal": lambda: method(view, x, y, threat=THREAT, noise=Noise.of(1)),
-            "working": lambda: at_working_size(method, view, x, y, threat=THREAT, noise=Noise.of(1), side=backbone.size),
-        }
-        for way, make in ways.items():
+        for way in rises:
             began = time.perf_counter()
-            armed = release(make(), x, THREAT)
+            if way == "literal":
+                protected = method(view, x, y, threat=THREAT, noise=Noise.of(1))
+            else:
+                protected = at_working_size(method, view, x, y, threat=THREAT, noise=Noise.of(1), side=backbone.size)
+            armed = release(protected, x, THREAT)
             seconds[way].append(time.perf_counter() - began)
             for model in (backbone, other):
                 seen = View.of(model, x.shape[2], x.shape[3], model.size)

@@ -21,6 +21,9 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
             return node.id, {}
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
             raise ValueError
+        names = [k.arg for k in node.keywords]
+        if None in names or len(set(names)) < len(names):
+            raise ValueError
         return node.func.id, {str(k.arg): _literal(k.value) for k in node.keywords if k.arg is not None}
     except (SyntaxError, ValueError):
         raise SpecError(f"spec: got {text!r}; a name, or a name with keywords, for example 'pgd(steps=10)'") from None

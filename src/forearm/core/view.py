@@ -11,7 +11,7 @@ from forearm.core.gradients import Classifier
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`n c h w` -> `n c *size`, antialiased bilinear (a triangle as wide as the scale; Pillow's BILINEAR). Values stay in the range of x."""
+    """`n c h w` -> `n c *size`, antialiased bilinear (a triangle as wide as the scale; Pillow's BILINEAR). Stays in the range of x."""
     if tuple(x.shape[2:]) == size:
         return x
     return F.interpolate(x, size, mode="bilinear", antialias=True)

@@ -76,6 +76,7 @@ def conv3x3(inner: int, outer: int, stride: int = 1, groups: int = 1, same: bool
 
 
 def conv1x1(inner: int, outer: int, stride: int = 1) -> nn.Conv2d:
+    """A 1 x 1 convolution without bias."""
     return nn.Conv2d(inner, outer, 1, stride, bias=False)
 
 
