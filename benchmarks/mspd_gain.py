@@ -142,7 +142,7 @@ def cifar(examples: int) -> dict[str, Any]:
         Target.plain("resnet56", "natural", forearm.load_model(f"resnet56_a={foreign / 'akamaster/resnet56-4bfd9763.th'}")),
     ]
     made, facts = all_releases(fast(backbone), labeller, x, y, threat)
-    facts["pgd20"] = table(targets, made, y, {"8/255": threat}, "pgd(steps=20)", len(y))
+    facts["pgd20"] = table(targets, made, y, {"8/255": threat}, "pgd(steps=20, stop=True)", len(y))
     decoupled = {name: released for name, released in made.items() if "given" not in name}
     facts["apgd"] = table(targets[:3], decoupled, y, {"8/255": threat}, "apgd(steps=100)", min(200, len(y)))
     return facts
@@ -158,12 +158,12 @@ def photos(count: int, natural: int) -> dict[str, Any]:
     view = View.of(fast(backbone), side, side, backbone.size)
     made, facts = all_releases(view, View.of(labeller, side, side, labeller.size), x, y, threat, view.size)
     targets = [Target.seen("photo_backbone", "backbone", backbone, side), Target.seen("photo_target", "robust", other, side)]
-    facts["pgd20"] = table(targets, made, y, {"4/255": threat}, "pgd(steps=20)", len(y))
+    facts["pgd20"] = table(targets, made, y, {"4/255": threat}, "pgd(steps=20, stop=True)", len(y))
     weights = sets.root() / "imagenet" / "weights"
     nets = {"mobilenet_v2 ptq": "mobilenet_v2_1.0_224_ptq_int8.npz", "mobilenet_v2 quant": "mobilenet_v2_1.0_224_quant_uint8.npz"}
     mobile = [Target.plain(name, "natural", forearm.load_model(f"mobilenet_v2_ten={weights / file}")) for name, file in nets.items()]
     small = {"1/255": Threat.parse("linf:1/255"), "2/255": Threat.parse("linf:2/255")}
-    facts["pgd20_natural"] = table(mobile, made, y, small, "pgd(steps=20)", natural)
+    facts["pgd20_natural"] = table(mobile, made, y, small, "pgd(steps=20, stop=True)", natural)
     return facts
 
 
@@ -182,7 +182,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How much each release gains, on the backbone and on models that it never saw.")
     parser.add_argument("--examples", type=int, default=1000, help="CIFAR-10 test pictures")
     parser.add_argument("--photos", type=int, default=500, help="held-out photos")
-    parser.add_argument("--natural", type=int, default=100, help="photos for the two ImageNet nets")
+    parser.add_argument("--natural", type=int, default=50, help="photos for the two ImageNet nets")
     given = parser.parse_args()
     details = {"cifar10": cifar(given.examples), "photos": photos(given.photos, given.natural)}
     tables = [details["cifar10"]["pgd20"], details["photos"]["pgd20"]]

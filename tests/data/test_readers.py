@@ -79,7 +79,7 @@ def test_a_labelled_folder(tmp_path: Path) -> None:
 def test_an_epoch_is_a_function_of_its_number_alone() -> None:
     pictures = Pictures(torch.arange(10 * 3 * 32 * 32).reshape(10, 3, 32, 32).to(torch.uint8), torch.arange(10), ())
     batches = Shuffled(pictures, 4, lambda images, generator: images.float() + torch.rand(1, generator=generator))
-    first, again, other = ([batch for batch in batches.epoch(e)] for e in (3, 3, 4))
+    first, again, other = (list(batches.epoch(e)) for e in (3, 3, 4))
     assert len(first) == len(batches) == 2
     assert all(torch.equal(a.x, b.x) for a, b in zip(first, again, strict=True))
     assert not all(torch.equal(a.x, b.x) for a, b in zip(first, other, strict=True))

@@ -19,10 +19,10 @@ def paint(path: Path, seed: int, height: int = 24, width: int = 32, mode: str = 
     return path
 
 
-def album(root: Path, count: int = 8) -> Path:
-    """`count` pictures of two sizes and four formats in two folders."""
+def album(root: Path, count: int = 8, suffixes: tuple[str, ...] = ("png", "jpg", "bmp", "webp")) -> Path:
+    """`count` pictures of two sizes and these formats in two folders."""
     for number in range(count):
-        suffix = ("png", "jpg", "bmp", "webp")[number % 4]
+        suffix = suffixes[number % len(suffixes)]
         folder = root / "summer" if number % 3 else root
         paint(folder / f"{number:02}.{suffix}", number, 24 + 8 * (number % 2))
     return root

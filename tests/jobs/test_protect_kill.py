@@ -51,7 +51,7 @@ def workers_of(pid: int) -> list[int]:
 
 @pytest.fixture
 def expected(tmp_path: Path) -> tuple[dict[str, bytes], dict[str, object]]:
-    album(tmp_path / "in", 24)
+    album(tmp_path / "in", 24, ("png", "bmp"))
     protect(ProtectJob((tmp_path / "in",), tmp_path / "whole"), Fake())
     return tree(tmp_path / "whole"), journal(tmp_path / "whole")
 
@@ -83,7 +83,7 @@ def test_signals_finish_what_is_in_flight(tmp_path: Path, expected: tuple[object
     process = start(tmp_path, 0.05)
     after_events(process, 26)
     (os.killpg if group else os.kill)(process.pid, number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert b"Traceback" not in errors
     done = read(tmp_path / "out/.forearm/journal.jsonl")

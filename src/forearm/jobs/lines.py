@@ -7,10 +7,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from forearm.core.quality import psnr, ssim
 from forearm.images.journal import Line
 from forearm.images.picture import Pixels
 from forearm.images.provenance import Tag, armed_tag
@@ -38,11 +35,10 @@ def armed_line(started: Line, armed: Armed, original: Pixels, saved: Saved, armo
     """
     report = armed.report
     before, after = report.margin_before, report.margin_after
-    noise, likeness, linf_file = report.psnr, report.ssim, report.linf
+    noise, alike, linf_file = report.psnr, report.ssim, report.linf
     if saved.pixels is not None:
         linf_file = int(np.abs(saved.pixels.astype(np.int16) - original).max())
-        a, b = _tensor(saved.pixels), _tensor(original)
-        noise, likeness = float(psnr(a, b)), float(ssim(a, b))
+        noise, alike = likeness(saved.pixels, original)
         after = armourer.margins([saved.pixels], [report.label])[0]
     return replace(
         started,
@@ -55,7 +51,7 @@ def armed_line(started: Line, armed: Armed, original: Pixels, saved: Saved, armo
         uncertain=report.uncertain,
         linf=report.linf,
         psnr=noise,
-        ssim=likeness,
+        ssim=alike,
         view_share=report.view_share,
         margin_before=before,
         margin_after=after,
@@ -64,5 +60,11 @@ def armed_line(started: Line, armed: Armed, original: Pixels, saved: Saved, armo
     )
 
 
-def _tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255.0
+def likeness(pixels: Pixels, original: Pixels) -> tuple[float, float]:
+    """PSNR in dB and SSIM of two pictures of one shape. torch is imported here, so that a job without lossy files needs none."""
+    import torch
+
+    from forearm.core.quality import psnr, ssim
+
+    a, b = (torch.from_numpy(np.ascontiguousarray(p)).permute(2, 0, 1)[None].float() / 255.0 for p in (pixels, original))
+    return float(psnr(a, b)), float(ssim(a, b))
