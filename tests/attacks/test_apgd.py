@@ -39,10 +39,10 @@ def test_the_checkpoints_are_the_papers() -> None:
 @pytest.mark.parametrize("norm", ["linf:0.01", "l2:0.15", "l1:2"])
 def test_is_not_weaker_than_pgd(norm: str) -> None:
     model, threat = net(), Threat.parse(norm)
-    x, y = sample(model)
+    x, y = sample(model, 12)
     weak = wins(model, pgd(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=10), y)
     for attack in (apgd, apgd_dlr, apgd_t):
-        assert wins(model, attack(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=30), y) >= weak, attack
+        assert wins(model, attack(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=20), y) >= weak, attack
     assert 0 < weak < len(x)
 
 
@@ -81,16 +81,19 @@ def test_three_and_two_classes_have_a_loss() -> None:
             assert wins(model, attack(model, x, y, threat=Threat.parse("linf:0.5"), noise=Noise.of(len(x)), steps=20), y) > 20
 
 
-def test_a_lying_twin_changes_no_verdict() -> None:
-    model, threat = net(), Threat.parse("linf:0.01")
+def test_the_model_confirms_what_the_twin_claims() -> None:
+    """A twin that claims success for the random start: unconfirmed, every example would leave there and then."""
+    model, calls, threat = net(), [], Threat.parse("linf:0.01")
     x, y = sample(model)
 
-    def biased(x: Tensor) -> Tensor:
-        return model(x) * 1.01 + 0.02
+    def eager(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return model(x) * (-1.0 if len(calls) == 1 else 1.0)
 
-    x_adv = apgd(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=20, twin=biased)
     plain = apgd(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=20)
-    assert wins(model, x_adv, y) == wins(model, plain, y)
+    guided = apgd(model, x, y, threat=threat, noise=Noise.of(len(x)), steps=20, twin=eager)
+    assert wins(model, plain, y) > 0
+    assert wins(model, guided, y) == wins(model, plain, y)
 
 
 def test_projection_on_ball_and_box_is_the_nearest_point() -> None:

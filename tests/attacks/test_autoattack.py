@@ -36,14 +36,14 @@ def wins(model: nn.Module, x_adv: Tensor, y: Tensor) -> Tensor:
 
 
 def test_holds_what_its_members_win(model: nn.Module) -> None:
-    x, y = sample(model)
+    x, y = sample(model, 12)
     noise = Noise.of(len(x))
-    whole = wins(model, autoattack(model, x, y, threat=THREAT, noise=noise, steps=20, queries=50), y)
+    whole = wins(model, autoattack(model, x, y, threat=THREAT, noise=noise, steps=12, queries=30), y)
     alone = (
-        apgd(model, x, y, threat=THREAT, noise=noise.stream("apgd"), steps=20),
-        apgd_t(model, x, y, threat=THREAT, noise=noise.stream("apgd_t"), steps=20),
-        fab_t(model, x, y, threat=THREAT, noise=noise.stream("fab_t"), steps=20),
-        square(model, x, y, threat=THREAT, noise=noise.stream("square"), queries=50),
+        apgd(model, x, y, threat=THREAT, noise=noise.stream("apgd"), steps=12),
+        apgd_t(model, x, y, threat=THREAT, noise=noise.stream("apgd_t"), steps=12),
+        fab_t(model, x, y, threat=THREAT, noise=noise.stream("fab_t"), steps=12),
+        square(model, x, y, threat=THREAT, noise=noise.stream("square"), queries=30),
     )
     union = torch.stack([wins(model, x_adv, y) for x_adv in alone]).any(0)
     assert torch.equal(whole, union)
@@ -55,9 +55,7 @@ def test_holds_what_its_members_win(model: nn.Module) -> None:
 def test_every_version_runs_in_every_norm(model: nn.Module, version: str, norm: str) -> None:
     x, y = sample(model, 6)
     threat = Threat.parse(norm)
-    x_adv = autoattack(
-        model, x, y, threat=threat, noise=Noise.of(6), version=version, steps=5, queries=10, targets=2, copies=2
-    )
+    x_adv = autoattack(model, x, y, threat=threat, noise=Noise.of(6), version=version, steps=5, queries=10, targets=2, copies=2)
     assert (threat.distance(x_adv, x) > 0).all()
 
 

@@ -64,4 +64,5 @@ def test_smoothing_keeps_a_constant_and_its_sum() -> None:
     spike[0, 0, 4, 4] = 1.0
     spread = smoothed(spike, 5)
     assert abs(float(spread.sum()) - 1.0) < 1e-6
-    assert torch.allclose(spread, spread.flip(2)) and torch.allclose(spread, spread.transpose(2, 3))
+    assert torch.allclose(spread, spread.flip(2))
+    assert torch.allclose(spread, spread.transpose(2, 3))

@@ -46,9 +46,9 @@ def test_wins_by_answers_alone(norm: str, targeted: bool) -> None:
     plain = Threat.parse(norm)
     threat = Threat(plain.norm, plain.eps, targeted)
     label = 1 - y if targeted else y
-    x_adv = square(answers, x, label, threat=threat, noise=Noise.of(8), queries=300)
+    x_adv = square(answers, x, label, threat=threat, noise=Noise.of(8), queries=150)
     with torch.no_grad():
         assert int((answers(x_adv).argmax(1) != y).sum()) >= 5
-    assert len(asked) <= 301
+    assert len(asked) <= 151
     assert asked[0] == 8
     assert min(asked) < 8  # who has won leaves

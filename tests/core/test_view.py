@@ -25,7 +25,14 @@ def test_resize_is_pillows_bilinear(inner: tuple[int, int], outer: tuple[int, in
 
 @pytest.mark.parametrize(
     ("height", "width", "want"),
-    [(128, 128, (128, 128)), (3000, 4000, (128, 171)), (4000, 3000, (171, 128)), (50, 70, (128, 179)), (100, 5000, (128, 512)), (1, 1, (128, 128))],
+    [
+        (128, 128, (128, 128)),
+        (3000, 4000, (128, 171)),
+        (4000, 3000, (171, 128)),
+        (50, 70, (128, 179)),
+        (100, 5000, (128, 512)),
+        (1, 1, (128, 128)),
+    ],
 )
 def test_the_shorter_edge_becomes_the_side(height: int, width: int, want: tuple[int, int]) -> None:
     assert view_size(height, width, 128) == want

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -111,5 +112,5 @@ def test_the_rate_rises_then_falls_to_nothing() -> None:
     rates = [one_cycle(i / 100, 0.25) for i in range(101)]
     assert max(rates) == rates[25] == 1.0
     assert rates[100] == pytest.approx(0.0)
-    assert all(a <= b for a, b in zip(rates[2:25], rates[3:26], strict=True))
-    assert all(a >= b for a, b in zip(rates[25:], rates[26:], strict=False))
+    assert all(a <= b for a, b in pairwise(rates[2:26]))
+    assert all(a >= b for a, b in pairwise(rates[25:]))

@@ -78,7 +78,7 @@ def test_a_wrong_label_is_hardened_too(pair: dict[str, str]) -> None:
         ({"threshold": 2.0}, "from 0 to 1"),
     ],
 )
-def test_what_cannot_be_understood_is_refused_before_any_model_is_loaded(pair: dict[str, str], options: dict[str, object], says: str) -> None:
+def test_unknown_names_are_refused_before_any_model_is_loaded(options: dict[str, object], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         armory({}, **options)
 

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def smooth(model: Callable[[Tensor], Tensor], c: Tensor, y: int, d: float, eps: float, draws: Iterator[Tensor], n: int, k: int, alpha: float) -> Tensor:
+def smooth(
+    model: Callable[[Tensor], Tensor], c: Tensor, y: int, d: float, eps: float, draws: Iterator[Tensor], n: int, k: int, alpha: float
+) -> Tensor:
     ends = []
     for _ in range(n):
         z = torch.clamp(c + next(draws), 0.0, 1.0)

@@ -19,7 +19,8 @@ THREAT = Threat.parse("linf:8/255")
 
 def small_net() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 4, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.LazyLinear(5)).double()
+    layers = nn.Conv2d(3, 6, 3, padding=1), nn.Tanh(), nn.Conv2d(6, 4, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(48, 5)
+    return nn.Sequential(*layers).double()
 
 
 def pictures(n: int = 3) -> Tensor:
@@ -32,12 +33,12 @@ def draws(noise: Noise, x: Tensor) -> Iterator[Tensor]:
 
 
 CASES = {
-    "mspd": dict(copies=4),
-    "one copy": dict(copies=1),
-    "F3-B2 small steps": dict(copies=3, forward=3, backward=2, rate=0.4, step=0.5),
-    "two inner steps": dict(copies=2, inner=2, step=0.3),
-    "forward only": dict(copies=3, forward=2, backward=0, rate=0.5),
-    "backward only": dict(copies=3, forward=0, backward=2, rate=0.5),
+    "mspd": {"copies": 4},
+    "one copy": {"copies": 1},
+    "F3-B2 small steps": {"copies": 3, "forward": 3, "backward": 2, "rate": 0.4, "step": 0.5},
+    "two inner steps": {"copies": 2, "inner": 2, "step": 0.3},
+    "forward only": {"copies": 3, "forward": 2, "backward": 0, "rate": 0.5},
+    "backward only": {"copies": 3, "forward": 0, "backward": 2, "rate": 0.5},
 }
 
 
@@ -64,11 +65,11 @@ def mean_of_gradients(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """A wrong reading: one step along the sign of the mean gradient, instead of the mean of the end points."""
     noise = Noise.of(3, seed=5)
     release = x
-    for sign in (-1.0, 1.0):
+    for _ in ("forward", "backward"):
         total = torch.zeros_like(x)
         for _ in range(4):
             total += method.input_gradient(model, (release + noise.uniform(x, -EPS, EPS)).clamp(0, 1), y)[0]
-        release = THREAT.project(release - EPS * total.sign(), x) if sign < 0 else THREAT.project(release - EPS * total.sign(), x)
+        release = THREAT.project(release - EPS * total.sign(), x)
     return release
 
 

@@ -15,6 +15,7 @@ from forearm.core.noise import Noise
 from forearm.core.threat import Threat
 
 SIDE = 8  # of a block
+SOFTNESS = 0.01  # alpha of the smooth staircase: 0 is a hard one, 1 a straight line
 
 
 def advdrop(
@@ -25,7 +26,7 @@ def advdrop(
     threat: Threat,
     noise: Noise,
     steps: int = 50,
-    step: float = 2.0,
+    step: float = 4.0,
     least: float = 5.0,
     most: float = 60.0,
 ) -> Tensor:
@@ -36,8 +37,8 @@ def advdrop(
 
     One table q (8 x 8 per colour channel) for each picture, in levels of 1/255, from `least`; L is the attacker's
     margin. Each x' is moved into the ball before it is scored; the paper bounds only the table (`linf:1` gives its
-    attack). Departures: RGB channels; rounding is passed straight through in the gradient, d(q round(c / q)) / dq =
-    round(c / q) - c / q, where the paper anneals a soft rounding. An example leaves at its first success. `noise` is
+    attack). Departures: RGB channels; the picture is rounded hard from the first step on, and only its gradient is that
+    of the paper's smooth staircase, which the paper anneals in both. An example leaves at its first success. `noise` is
     not used. Cost: `steps` forward and backward passes, and one forward pass, at most. Source: arXiv 2108.09034,
     section 3.
     """
@@ -74,9 +75,19 @@ def quantised(x: Tensor, table: Tensor) -> Tensor:
     basis = dct_matrix(SIDE).to(x)
     frequency = basis @ blocks @ basis.T
     ratio = frequency / table
-    kept = table * (ratio + (ratio.round() - ratio).detach())
+    soft = soft_round(ratio)
+    kept = table * (soft + (ratio.round() - soft).detach())
     back = (basis.T @ kept @ basis) / 255.0
     return back.transpose(3, 4).reshape(n, c, high, wide)[:, :, :h, :w].clamp(0.0, 1.0)
+
+
+def soft_round(r: Tensor) -> Tensor:
+    """A smooth staircase, floor(r) + (1 + tanh(s (r - floor(r) - 1/2)) / (1 - SOFTNESS)) / 2, s = log(2 / SOFTNESS -
+    1).
+    """
+    foot = r.detach().floor()
+    steep = math.log(2.0 / SOFTNESS - 1.0)
+    return foot + (1.0 + torch.tanh(steep * (r - foot - 0.5)) / (1.0 - SOFTNESS)) / 2.0
 
 
 def dct_matrix(n: int) -> Tensor:

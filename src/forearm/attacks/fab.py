@@ -7,7 +7,7 @@ from torch import Tensor
 
 from forearm.attacks.best import Smallest
 from forearm.attacks.gradient import class_gradients, logits_of, margins
-from forearm.core.gradients import Classifier
+from forearm.core.gradients import Classifier, input_gradient
 from forearm.core.noise import Noise
 from forearm.core.norms import Norm, per_example
 from forearm.core.threat import Threat
@@ -118,8 +118,12 @@ def _nearest_boundary(model: Classifier, x: Tensor, y: Tensor, others: Tensor, n
 
     z + b < 0 on y's side.
     """
-    rows, logits = class_gradients(model, x, torch.cat([y[:, None], others], 1))
-    w = rows[:, 1:] - rows[:, :1]
+    if others.shape[1] == 1:  # one backward pass, for the difference
+        slope, logits = input_gradient(model, x, y, lambda z, own: (z.gather(1, others) - z.gather(1, own[:, None]))[:, 0])
+        w = slope.nan_to_num(0.0, 0.0, 0.0)[:, None]
+    else:
+        rows, logits = class_gradients(model, x, torch.cat([y[:, None], others], 1))
+        w = rows[:, 1:] - rows[:, :1]
     gap = logits.gather(1, others) - logits.gather(1, y[:, None])
     dual = _dual_size(w, norm)
     nearest = (gap.abs() / dual.clamp_min(1e-12)).argmin(1)

@@ -43,7 +43,7 @@ def jsma(
     x_adv, touched = x, torch.zeros_like(x, dtype=torch.bool)
     for _ in range(max(int(share * x[0].numel()) // 2, 1)):
         alpha, beta = _saliency(model, x_adv, goal[here])
-        move = _best_pair(alpha, beta, touched, x_adv < ceiling[here], x_adv > floor[here], pool)
+        move = best_pair(alpha, beta, (x_adv < ceiling[here]) & ~touched, (x_adv > floor[here]) & ~touched, pool)
         x_adv = torch.minimum(torch.maximum(x_adv + theta * move, floor[here]), ceiling[here])
         touched = touched | (move != 0)
         stuck = (move == 0).flatten(1).all(1)
@@ -67,23 +67,32 @@ def _saliency(model: Classifier, x: Tensor, goal: Tensor) -> tuple[Tensor, Tenso
     return rows[:, 0], rows[:, 1]
 
 
-def _best_pair(alpha: Tensor, beta: Tensor, touched: Tensor, up: Tensor, down: Tensor, pool: int) -> Tensor:
-    """+1 at the pair to raise, or -1 at the pair to lower, 0 elsewhere (`n c h w`); all 0 where no pair helps."""
+def best_pair(alpha: Tensor, beta: Tensor, up: Tensor, down: Tensor, pool: int) -> Tensor:
+    """+1 at the pair to raise, or -1 at the pair to lower, 0 elsewhere (`n c h w`); all 0 where no pair helps.
+
+    `up`, `down`: the values that may be raised or lowered.
+    """
     best = alpha.new_zeros(len(alpha))
-    move = torch.zeros_like(alpha).flatten(1)
-    for sign, free in ((1.0, up & ~touched), (-1.0, down & ~touched)):
-        a = (sign * alpha).flatten(1).masked_fill(~free.flatten(1), float("-inf"))
-        b = (sign * beta).flatten(1).masked_fill(~free.flatten(1), float("inf"))
+    rest = alpha.new_zeros(len(alpha))
+    move, fallback = torch.zeros_like(alpha).flatten(1), torch.zeros_like(alpha).flatten(1)
+    for sign, free in ((1.0, up.flatten(1)), (-1.0, down.flatten(1))):
+        a = (sign * alpha).flatten(1).masked_fill(~free, float("-inf"))
+        b = (sign * beta).flatten(1).masked_fill(~free, float("inf"))
         k = min(pool, a.shape[1] // 2)
         near = torch.cat([a.topk(k, 1).indices, b.topk(k, 1, largest=False).indices], 1)
         a_near, b_near = a.gather(1, near), b.gather(1, near)
         a_pair, b_pair = a_near[:, :, None] + a_near[:, None, :], b_near[:, :, None] + b_near[:, None, :]
-        fits = (a_pair > 0) & (b_pair < 0) & (near[:, :, None] != near[:, None, :])
-        score = torch.where(fits, -a_pair * b_pair, torch.zeros_like(a_pair)).flatten(1)
-        top, at = score.max(1)
-        p, q = near.gather(1, (at // near.shape[1])[:, None]), near.gather(1, (at % near.shape[1])[:, None])
-        pair = torch.zeros_like(move).scatter(1, torch.cat([p, q], 1), sign)
-        better = top > best
-        move = torch.where(better[:, None], pair, move)
-        best = torch.where(better, top, best)
-    return move.reshape(alpha.shape)
+        two = near[:, :, None] != near[:, None, :]
+        fits = (a_pair > 0) & (b_pair < 0) & two
+        best, move = _better(best, move, torch.where(fits, -a_pair * b_pair, 0.0), near, sign)
+        rest, fallback = _better(rest, fallback, torch.where(two & (a_pair > b_pair), a_pair - b_pair, 0.0), near, sign)
+    return torch.where(best[:, None] > 0, move, fallback).reshape(alpha.shape)
+
+
+def _better(best: Tensor, move: Tensor, score: Tensor, near: Tensor, sign: float) -> tuple[Tensor, Tensor]:
+    """The highest score so far and its move, after the pairs of `near` with these scores (`n m m`)."""
+    top, at = score.flatten(1).max(1)
+    p, q = near.gather(1, (at // near.shape[1])[:, None]), near.gather(1, (at % near.shape[1])[:, None])
+    pair = torch.zeros_like(move).scatter(1, torch.cat([p, q], 1), sign)
+    higher = top > best
+    return torch.where(higher, top, best), torch.where(higher[:, None], pair, move)

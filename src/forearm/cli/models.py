@@ -92,9 +92,7 @@ def measure(
         if sys.stderr.isatty():
             typer.echo(f"\r{done}/{total}{chr(10) if done == total else ''}", err=True, nl=False)
 
-    card, figures = job.measure(
-        name, threat=threat, examples=examples, steps=steps, folder=folder, device=device, report=progress
-    )
+    card, figures = job.measure(name, threat=threat, examples=examples, steps=steps, folder=folder, device=device, report=progress)
     if write:
         typer.echo(f"wrote {job.add_to_card(name, figures)}", err=True)
     if as_json:

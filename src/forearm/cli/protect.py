@@ -113,14 +113,14 @@ def folder(job: ProtectJob, armourer: Armourer, as_json: bool) -> Exit:
             bar.update(shown, description=event.stage, completed=event.done, total=event.total)
 
         summary = work.protect(job, armourer, report, stop)
-    table(console, summary)
+    table(console, summary, armourer.notes())
     if as_json:
         typer.echo(json.dumps(summary.values()))
     return exit_of(summary, stop.signal)
 
 
-def table(console: Console, summary: Summary) -> None:
-    """Counts, what asks for a look, and the warning."""
+def table(console: Console, summary: Summary, notes: list[str]) -> None:
+    """Counts, what asks for a look, what the models know, and the warning."""
     from rich.table import Table
 
     values = summary.values()
@@ -139,6 +139,8 @@ def table(console: Console, summary: Summary) -> None:
     if len(summary.failed) > 20 or len(summary.uncertain) > 20:
         console.print("... and more: see the journal", markup=False)
     if summary.armed:
+        for note in notes:
+            console.print(note, markup=False, soft_wrap=True)
         console.print(WARNING, markup=False, soft_wrap=True)
 
 

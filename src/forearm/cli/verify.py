@@ -20,7 +20,9 @@ def verify(
     original: Annotated[Path | None, typer.Option(help="The original of one armed file, where no journal knows it.")] = None,
     attack: Annotated[str, typer.Option(help="The attack on each target, before and after.")] = "pgd(steps=20)",
     target: Annotated[list[str] | None, typer.Option(help="A target model by name or path; may be given several times.")] = None,
-    threat: Annotated[str | None, typer.Option(help="Budget to hold the files to and to attack with (default: what each file was armed for).")] = None,
+    threat: Annotated[
+        str | None, typer.Option(help="Budget to hold the files to and to attack with (default: what each file was armed for).")
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="The backbone that the files were armed with, where it is not embedded.")] = None,
     labeller: Annotated[str | None, typer.Option(help="The labeller, for files whose label no journal knows.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
@@ -51,7 +53,9 @@ def _print(checks: Sequence[Check], attack: str) -> None:
     from forearm.jobs.verify import summary
 
     console = Console(width=None if Console().is_terminal else 120)
-    table = Table("file", "label", "Linf", "PSNR", "SSIM", "margin", "targets right under attack", "", title="Armed files against their originals")
+    table = Table(
+        "file", "label", "Linf", "PSNR", "SSIM", "margin", "targets right under attack", "", title="Armed files against their originals"
+    )
     for check in checks:
         if not check.name:
             table.add_row(check.file, "", "", "", "", "", "", f"[red]{check.problem}[/red]")

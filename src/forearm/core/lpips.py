@@ -16,9 +16,7 @@ from forearm.errors import ArtifactError
 TRUNK, HEADS = "squeeze.backbone.pth", "lin_v0.1_squeeze.pth"
 
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # for pictures in [-1, 1]
-_STAGES: tuple[
-    tuple[str | int, ...], ...
-] = (  # from one compared layer to the next: max-pools, and fire modules by key
+_STAGES: tuple[tuple[str | int, ...], ...] = (  # from one compared layer to the next: max-pools, and fire modules by key
     ("pool", 3, 4),
     ("pool", 6, 7),
     ("pool", 9),

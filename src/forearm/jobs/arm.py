@@ -52,3 +52,6 @@ class Armourer(Protocol):
 
     def class_index(self, name: str, height: int, width: int) -> int:
         """The index of a class that a label file gives by name or number, for a picture of this size; SpecError if there is none."""
+
+    def notes(self) -> list[str]:
+        """What a user should know of the models that were used so far, a sentence each."""

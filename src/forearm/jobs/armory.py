@@ -6,7 +6,7 @@ Each picture is armed alone (its copies form the batch), so its bytes do not dep
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -119,7 +119,9 @@ class Armory:
             Threat.parse(threat)
         if not 0.0 <= threshold <= 1.0:
             raise SpecError(f"threshold: got {threshold}; a confidence from 0 to 1, for example 0.5")
-        return cls(defense, protector, backbone, labeller, threat, seed, device or ("cuda" if torch.cuda.is_available() else "cpu"), threshold)
+        return cls(
+            defense, protector, backbone, labeller, threat, seed, device or ("cuda" if torch.cuda.is_available() else "cpu"), threshold
+        )
 
     def pair(self, height: int, width: int) -> Pair:
         """The models for pictures of this size."""
@@ -156,6 +158,13 @@ class Armory:
     def margins(self, pictures: Sequence[Pixels], labels: Sequence[int]) -> list[float]:
         return [self._margin(as_tensor(pixels, self.device), label) for pixels, label in zip(pictures, labels, strict=True)]
 
+    def notes(self) -> list[str]:
+        return [
+            f"{pair.labeller.card.name} knows {len(pair.backbone.card.classes)} classes ({', '.join(pair.backbone.card.classes[:10])}): "
+            "a picture of anything else is hardened towards the nearest of them, which protects it little against models that know better."
+            for pair in self._pairs.values()
+        ]
+
     def _margin(self, x: Tensor, label: int) -> float:
         with torch.inference_mode():
             logits = self.pair(*x.shape[2:]).backbone.view(x)(x).float()
@@ -179,7 +188,7 @@ class Armory:
         pair = self.pair(*x.shape[2:])
         label = self.label(x, given)
         view = View.of(pair.twin, x.shape[2], x.shape[3], pair.backbone.card.size)
-        protector = self.protector
+        protector: Callable[..., Tensor] = self.protector
         if accepts(protector, "grid") and x.shape[2] * x.shape[3] > view.size[0] * view.size[1]:
             protector = partial(protector, grid=view.size)
         noise = Noise(self.seed, torch.tensor([content_id(pixels)]))

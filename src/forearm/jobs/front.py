@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +26,6 @@ Label = int | str | None
 def attack(spec: str) -> Callable[..., Tensor]:
     """An attack by name, e.g. `forearm.attack("pgd(steps=20)")`: a function (model, x, y, *, threat, noise) -> x_adv. Raises SpecError."""
     return bind(ATTACKS, spec)
-
-
-@overload
-def arm(image: Path | str | bytes, **options: Any) -> tuple[bytes, ArmReport]: ...
-@overload
-def arm(image: Image.Image, **options: Any) -> tuple[Image.Image, ArmReport]: ...
-@overload
-def arm(image: NDArray[np.uint8], **options: Any) -> tuple[NDArray[np.uint8], ArmReport | list[ArmReport]]: ...
-@overload
-def arm(image: Tensor, **options: Any) -> tuple[Tensor, ArmReport | list[ArmReport]]: ...
 
 
 def arm(
@@ -70,7 +60,9 @@ def arm(
         return _tensor(armory, image, label)
     if isinstance(image, np.ndarray):
         return _array(armory, image, label)
-    raise InputError(f"arm: got {type(image).__name__}; a path, bytes, a PIL image, a uint8 array or a float tensor, for example arm('cat.png')")
+    raise InputError(
+        f"arm: got {type(image).__name__}; a path, bytes, a PIL image, a uint8 array or a float tensor, for example arm('cat.png')"
+    )
 
 
 def _one(label: Label | list[Label]) -> Label:

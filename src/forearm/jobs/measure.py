@@ -127,7 +127,5 @@ def check(name: str) -> Card:
     with torch.no_grad():
         logits = model(torch.full((2, 3, model.size, model.size), 0.5))
     if logits.shape != (2, len(model.classes)) or not bool(logits.isfinite().all()):
-        raise ArtifactError(
-            f"{name}: logits of shape {tuple(logits.shape)}; finite ones, {len(model.classes)} a picture"
-        )
+        raise ArtifactError(f"{name}: logits of shape {tuple(logits.shape)}; finite ones, {len(model.classes)} a picture")
     return model.card

@@ -38,6 +38,9 @@ class TrainSettings(BaseModel):
     steps: int = Field(0, ge=0, description="PGD steps; 0 is N-FGSM")
     reach: float = Field(2.0, ge=0.0, description="noise of N-FGSM, in units of eps: more is more robust, less is more accurate")
     start: Path | None = Field(None, description="weights.safetensors of an earlier run to begin from")
+    trunk: Path | None = Field(
+        None, description="weights.safetensors of another network whose layers of equal name and shape to begin from"
+    )
     augment: str = "crop_flip"
     smoothing: float = Field(0.0, ge=0.0, lt=1.0)
     batch: int = Field(128, ge=2)
@@ -89,6 +92,8 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
     model: nn.Module = bind(ARCHITECTURES, settings.arch)(classes=len(pictures.classes))
     if settings.start is not None:
         begin(model, settings.start)
+    if settings.trunk is not None:
+        take_trunk(model, settings.trunk)
     batches = Shuffled(pictures, settings.batch, augment(settings.augment), settings.seed)
     trained = fit(model, step, batches, settings.plan(), folder=out, report=report, stop_after=stop_after)
     write_weights(trained, out / "weights.safetensors")
@@ -101,10 +106,25 @@ def begin(model: nn.Module, start: Path) -> None:
     try:
         missing, unexpected = model.load_state_dict(load_file(start), strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise ArtifactError(f"{start}: cannot begin from it ({str(error).splitlines()[0]}); weights.safetensors of the same architecture") from None
+        cause = str(error).splitlines()[0]
+        raise ArtifactError(f"{start}: cannot begin from it ({cause}); weights.safetensors of the same architecture") from None
     odd = [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]
     if odd:
         raise ArtifactError(f"{start}: made for another network ({odd[0]}); weights.safetensors of the same architecture")
+
+
+def take_trunk(model: nn.Module, trunk: Path) -> None:
+    """Fill the layers that another network has too (equal name and shape), all but the last one. ArtifactError if there are none."""
+    try:
+        known = load_file(trunk)
+    except (OSError, SafetensorError) as error:
+        cause = str(error).splitlines()[0]
+        raise ArtifactError(f"{trunk}: cannot begin from it ({cause}); weights.safetensors of a related network") from None
+    own = model.state_dict()
+    shared = {name: t for name, t in known.items() if name in own and own[name].shape == t.shape and not name.startswith("linear.")}
+    if not any(t.ndim == 4 for t in shared.values()):
+        raise ArtifactError(f"{trunk}: shares no convolution with this network; weights.safetensors of a related network, of equal width")
+    model.load_state_dict(shared, strict=False)
 
 
 def write_weights(model: nn.Module, path: Path) -> None:

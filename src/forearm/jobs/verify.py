@@ -88,7 +88,9 @@ def _journalled(folder: Path) -> list[Pairing]:
     lines = History(read(journal_path(folder))).armed.values()
     pairs = [_pairing(folder / line.out, Path(line.source), line.label) for line in lines if line.out and line.source]
     if not pairs:
-        raise InputError(f"{folder}: no journal of armed files ({journal_path(folder).name}); a folder that 'forearm protect' wrote, for example armed/")
+        raise InputError(
+            f"{folder}: no journal of armed files ({journal_path(folder).name}); a folder that 'forearm protect' wrote, for example armed/"
+        )
     return pairs
 
 
@@ -117,9 +119,9 @@ def verify(
     armories: dict[tuple[str | None, ...], Armory] = {}
     roles: dict[str, Role] = {}
     for pair in pairs:
-        key = (backbone or pair.backbone, threat or pair.threat)
+        key = (threat or pair.threat, backbone or pair.backbone, labeller or (None if pair.label is None else "backbone"))
         if key not in armories:
-            armories[key] = Armory.open("none", key[1], key[0], labeller, device=device)
+            armories[key] = Armory.open("none", *key, device=device)
         try:
             yield _check(pair, armories[key], roles, attacker, targets)
         except ForearmError as error:

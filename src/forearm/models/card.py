@@ -55,9 +55,7 @@ def read_card(path: Path) -> Card:
     try:
         return card_from(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(
-            f"{path}: no readable card ({type(error).__name__}); card.toml beside the weights"
-        ) from None
+        raise ArtifactError(f"{path}: no readable card ({type(error).__name__}); card.toml beside the weights") from None
 
 
 def card_from(text: str, where: str) -> Card:

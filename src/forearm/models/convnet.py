@@ -54,9 +54,7 @@ def resnet2b(classes: int = 10, mean: tuple[float, ...] = CIFAR10_MEAN, std: tup
     return ResNet2b(classes, mean, std)
 
 
-def cnn_a(
-    classes: int = 10, mean: tuple[float, ...] = CIFAR10_MEAN, std: tuple[float, ...] = PER_IMAGE_STD
-) -> nn.Sequential:
+def cnn_a(classes: int = 10, mean: tuple[float, ...] = CIFAR10_MEAN, std: tuple[float, ...] = PER_IMAGE_STD) -> nn.Sequential:
     """CNN-A: two 4 x 4 convolutions of stride 2, two dense layers; RGB in [0, 1] `n 3 32 32` -> logits `n classes`."""
     return nn.Sequential(
         Normalize(mean, std),

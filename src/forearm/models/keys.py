@@ -16,9 +16,7 @@ State = dict[str, Tensor]
 KeyMap = Callable[[State], State]
 Renames = tuple[tuple[str, str], ...]  # patterns and replacements, each applied to every name, in order
 
-PREFIX = re.compile(
-    r"^(?:(?:module|model|_orig_mod)\.)+"
-)  # of DataParallel, of a wrapper that normalises, of torch.compile
+PREFIX = re.compile(r"^(?:(?:module|model|_orig_mod)\.)+")  # of DataParallel, of a wrapper that normalises, of torch.compile
 COMMON: Renames = ((r"^(?:mu|mean)$", "normalize.mean"), (r"^(?:sigma|std)$", "normalize.std"))
 
 CNN_A: Renames = ((r"^7\.", "8."), (r"^5\.", "6."), (r"^2\.", "3."), (r"^0\.", "1."))

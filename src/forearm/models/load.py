@@ -24,9 +24,7 @@ from forearm.registry import bind, parse
 ALIASES = {"backbone": "cifar10_backbone", "labeller": "cifar10_labeller"}
 FORMS = "an embedded name, a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
 
-_SPEC = re.compile(
-    r"^(?P<spec>(?:robustbench:[\w.-]+)|(?:[A-Za-z_]\w*\s*(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?))=(?P<where>.+)$"
-)
+_SPEC = re.compile(r"^(?P<spec>(?:robustbench:[\w.-]+)|(?:[A-Za-z_]\w*\s*(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?))=(?P<where>.+)$")
 
 
 class Model(nn.Module):
@@ -112,9 +110,7 @@ def _beside(path: Path) -> Located:
         own = path.with_suffix(".toml")
         card_file = own if own.is_file() else path.with_name("card.toml")
         if not card_file.is_file():
-            raise ArtifactError(
-                f"{path}: no card.toml beside it; a card, or the architecture: 'preact_resnet(width=64)={path}'"
-            )
+            raise ArtifactError(f"{path}: no card.toml beside it; a card, or the architecture: 'preact_resnet(width=64)={path}'")
     card = read_card(card_file)
     weights = path if path.is_file() and path.suffix != ".toml" else card_file.parent / card.weights
     return Located(card, weights, card_file)
@@ -124,9 +120,7 @@ def _remote(url: str) -> Located:
     """A card at an address (its own sha256 given there) and the weights beside it (their sha256 given in the card)."""
     address = url.partition("#")[0]
     if not address.endswith(".toml"):
-        raise SpecError(
-            f"model: got {url!r}; an address of a card.toml, or with the architecture: 'preact_resnet(width=64)={url}'"
-        )
+        raise SpecError(f"model: got {url!r}; an address of a card.toml, or with the architecture: 'preact_resnet(width=64)={url}'")
     card = read_card(fetch(url)[0])
     weights, _ = fetch(f"{address.rpartition('/')[0]}/{card.weights}", card.sha256)
     return Located(card, weights)
@@ -165,9 +159,7 @@ def _source(spec: str) -> Source:
         return FOREIGN[spec]
     name, keywords = parse(spec)
     if name not in ARCHITECTURES:
-        raise SpecError(
-            f"model: got {spec!r}; one of {', '.join(sorted({*FOREIGN, *ARCHITECTURES}))}, or robustbench:NAME"
-        )
+        raise SpecError(f"model: got {spec!r}; one of {', '.join(sorted({*FOREIGN, *ARCHITECTURES}))}, or robustbench:NAME")
     return Source(spec, "given by its architecture", classes=numbered(int(keywords.get("classes", 10))), data="")
 
 

@@ -21,9 +21,7 @@ class PreActBlock(nn.Module):
     `act`: 1 x 1 of act(bn(x)); `raw`: 1 x 1 of x; `raw3`: 3 x 3 of x.
     """
 
-    def __init__(
-        self, inner: int, outer: int, stride: int, act: str, shortcut: str = "act", same: bool = False
-    ) -> None:
+    def __init__(self, inner: int, outer: int, stride: int, act: str, shortcut: str = "act", same: bool = False) -> None:
         super().__init__()
         if shortcut not in SHORTCUTS:
             raise SpecError(f"shortcut: got {shortcut!r}; one of {', '.join(SHORTCUTS)}, for example 'act'")
@@ -70,8 +68,7 @@ class PreActResNet(nn.Module):
         for stage, count in enumerate(blocks):
             outer = width * 2**stage
             layer = [
-                PreActBlock(inner if i == 0 else outer, outer, 2 if stage > 0 and i == 0 else 1, act, shortcut, same)
-                for i in range(count)
+                PreActBlock(inner if i == 0 else outer, outer, 2 if stage > 0 and i == 0 else 1, act, shortcut, same) for i in range(count)
             ]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layer))
             inner = outer

@@ -59,9 +59,7 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """1 x 1 to `middle` channels, 3 x 3 in `groups` (with the stride), 1 x 1 to `outer`; with groups: ResNeXt."""
 
-    def __init__(
-        self, inner: int, middle: int, outer: int, stride: int, act: str, shortcut_name: str, groups: int = 1
-    ) -> None:
+    def __init__(self, inner: int, middle: int, outer: int, stride: int, act: str, shortcut_name: str, groups: int = 1) -> None:
         super().__init__()
         self.conv1 = conv1x1(inner, middle)
         self.bn1 = nn.BatchNorm2d(middle)

@@ -20,9 +20,7 @@ def resnext(
 ) -> ResNet:
     """A ResNeXt: a block of stage s (from 0) has `cardinality` groups of 2^s width base_width / 64 channels."""
     if width * base_width % 64:
-        raise SpecError(
-            f"resnext: got width={width}, base_width={base_width}; a product that 64 divides, for example 64 and 32"
-        )
+        raise SpecError(f"resnext: got width={width}, base_width={base_width}; a product that 64 divides, for example 64 and 32")
     return ResNet(
         classes,
         width,

@@ -14,8 +14,7 @@ _CIFAR = "mean=(0.4914, 0.4822, 0.4465), std=(0.2471, 0.2435, 0.2616)"
 _HALF = "mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)"
 _ENGSTROM = "mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.201)"
 _AUGUSTIN = (
-    "mean=(0.4913997551666284, 0.48215855929893703, 0.4465309133731618), "
-    "std=(0.24703225141799082, 0.24348516474564, 0.26158783926049628)"
+    "mean=(0.4913997551666284, 0.48215855929893703, 0.4465309133731618), std=(0.24703225141799082, 0.24348516474564, 0.26158783926049628)"
 )
 _LINF, _L2 = "linf:8/255", "l2:0.5"
 _SUB = ("sub_block1.",)  # entries of a stage that the original network holds and never applies
@@ -96,9 +95,7 @@ ROBUSTBENCH: dict[str, Source] = {
     "Rebuffi2021Fixing_R18_ddpm": _mind18("Rebuffi et al., NeurIPS 2021"),
     "Rice2020Overfitting": _trades(_wide(34, 20, _CIFAR), "Rice et al., ICML 2020"),
     "Rice2020Overfitting_L2": Source(_RICE18, "Rice et al., ICML 2020", threat=_L2),
-    "Rony2019Decoupling_L2": _trades(
-        _wide(28, 10, "mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)"), "Rony et al., CVPR 2019", _L2
-    ),
+    "Rony2019Decoupling_L2": _trades(_wide(28, 10, "mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)"), "Rony et al., CVPR 2019", _L2),
     "Sehwag2020Hydra": _trades(_wide(28, 10), "Sehwag et al., NeurIPS 2020"),
     "Sehwag2021Proxy": _trades(_wide(34, 10), "Sehwag et al., ICLR 2022"),
     "Sehwag2021Proxy_L2": _trades(_wide(34, 10), "Sehwag et al., ICLR 2022", _L2),

@@ -47,9 +47,7 @@ def fetch(url: str, sha256: str | None = None, timeout: float = 60.0) -> tuple[P
     address, _, fragment = url.partition("#")
     wanted = sha256 or fragment.removeprefix("sha256=")
     if len(wanted) != 64 or set(wanted) - set("0123456789abcdef"):
-        raise ArtifactError(
-            f"{url}: no sha256; 64 hexadecimal digits at the end, for example {address}#sha256={'0' * 64}"
-        )
+        raise ArtifactError(f"{url}: no sha256; 64 hexadecimal digits at the end, for example {address}#sha256={'0' * 64}")
     name = Path(urlsplit(address).path).name or "file"
     kept = cache() / wanted[:16] / name
     if kept.is_file() and file_sum(kept) == wanted:
@@ -67,9 +65,7 @@ def fetch(url: str, sha256: str | None = None, timeout: float = 60.0) -> tuple[P
             part.close()
             Path(part.name).replace(kept)
         except (URLError, OSError) as error:
-            raise ArtifactError(
-                f"{address}: cannot be fetched ({error}); a reachable address, or a local file"
-            ) from None
+            raise ArtifactError(f"{address}: cannot be fetched ({error}); a reachable address, or a local file") from None
         finally:
             Path(part.name).unlink(missing_ok=True)
     return kept, wanted
@@ -93,9 +89,7 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(
-            f"{path}: no readable weights ({type(error).__name__}); a .safetensors, .npz, .pt or .th file"
-        ) from None
+        raise ArtifactError(f"{path}: no readable weights ({type(error).__name__}); a .safetensors, .npz, .pt or .th file") from None
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
         raise ArtifactError(f"{path}: sha256 {found}; expected {sha256}")
@@ -116,9 +110,7 @@ def read_weights(path: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
         EOFError,
     ) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ArtifactError(
-            f"{path}: not readable as weights ({reason}); tensors in a .safetensors, .npz or state-dict file"
-        ) from None
+        raise ArtifactError(f"{path}: not readable as weights ({reason}); tensors in a .safetensors, .npz or state-dict file") from None
 
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
@@ -129,9 +121,7 @@ def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, dict) or not any(isinstance(value, Tensor) for value in content.values()):
-        raise ArtifactError(
-            f"{path}: no state dict; a dictionary of tensors, bare or under one of {', '.join(WRAPPERS)}"
-        )
+        raise ArtifactError(f"{path}: no state dict; a dictionary of tensors, bare or under one of {', '.join(WRAPPERS)}")
     return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
@@ -147,18 +137,12 @@ def fill(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTERS)}
     for name, value in wanted.items():
         if name not in given:
-            raise ArtifactError(
-                f"{where}: no entry {name!r}; {len(wanted)} entries of the architecture, this one {tuple(value.shape)}"
-            )
+            raise ArtifactError(f"{where}: no entry {name!r}; {len(wanted)} entries of the architecture, this one {tuple(value.shape)}")
         if given[name].shape != value.shape:
-            raise ArtifactError(
-                f"{where}: {name!r} is {tuple(given[name].shape)}; the architecture's is {tuple(value.shape)}"
-            )
+            raise ArtifactError(f"{where}: {name!r} is {tuple(given[name].shape)}; the architecture's is {tuple(value.shape)}")
     for name in given:
         if name not in wanted:
-            raise ArtifactError(
-                f"{where}: the entry {name!r} has no place; only the {len(wanted)} entries of the architecture"
-            )
+            raise ArtifactError(f"{where}: the entry {name!r} has no place; only the {len(wanted)} entries of the architecture")
     network.load_state_dict({name: value.float() for name, value in given.items()}, strict=False)
     normalize = getattr(network, "normalize", None)
     for name in constants:

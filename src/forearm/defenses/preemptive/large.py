@@ -14,9 +14,7 @@ from forearm.defenses.preemptive.protector import Protector
 WORKING = 2  # the working size, in units of the view
 
 
-def at_working_size(
-    protector: Protector, model: Classifier, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise, side: int
-) -> Tensor:
+def at_working_size(protector: Protector, model: Classifier, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise, side: int) -> Tensor:
     """`protector(model, x, y)` for photos (`n c h w`, [0, 1]) of any size and a backbone whose view has the shorter edge `side`.
 
     A photo whose shorter edge is at most `WORKING * side` is protected at its own size. A larger one is resized to that, protected, and the

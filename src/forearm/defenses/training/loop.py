@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -58,8 +57,9 @@ def fit(
     that epoch and leaves it resumable.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(memory_format=torch.channels_last)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(plan.average), use_buffers=True)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    mean = get_ema_multi_avg_fn(plan.average)  # type: ignore[no-untyped-call]
+    average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
     optimizer = torch.optim.SGD(_groups(model, plan), lr=plan.rate, momentum=plan.momentum, nesterov=True)
     first = _resume(folder / "checkpoint.pt", model, average, optimizer, plan)
     total = plan.epochs * len(batches)
@@ -81,7 +81,7 @@ def fit(
         row = {"epoch": float(epoch + 1), "seconds": time.monotonic() - began}
         row |= {name: value / len(batches) for name, value in sums.items()}
         if not math.isfinite(row["loss"]):
-            raise ArtifactError(f"{folder}: the loss is {row['loss']} in epoch {epoch + 1}; try a lower rate, for example {plan.rate / 4:g}")
+            raise ArtifactError(f"{folder}: the loss is {row['loss']} in epoch {epoch + 1}; a lower rate, for example {plan.rate / 4:g}")
         _save(folder / "checkpoint.pt", model, average, optimizer, epoch + 1, plan)
         _log(folder / "log.csv", row)
         report(row)
@@ -105,7 +105,7 @@ def _save(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.opt
     }
     half = path.with_suffix(".part")
     torch.save(state, half)
-    os.replace(half, path)
+    half.replace(path)
 
 
 def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, plan: Plan) -> int:
@@ -118,7 +118,8 @@ def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.o
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
-        raise ArtifactError(f"{path}: made for another network ({str(error).splitlines()[0]}); the same network, or another folder") from None
+        cause = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: made for another network ({cause}); the same network, or another folder") from None
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["epoch"])
@@ -135,4 +136,4 @@ def _log(path: Path, row: dict[str, float]) -> None:
         writer = csv.DictWriter(file, fieldnames=list(row))
         writer.writeheader()
         writer.writerows([*rows, {name: f"{value:.6g}" for name, value in row.items()}])
-    os.replace(half, path)
+    half.replace(path)
