@@ -35,6 +35,7 @@ Smoothing = Annotated[float | None, typer.Option(help="Label smoothing.")]
 Augment = Annotated[str | None, typer.Option(help="Augmentation: crop_flip, crop_flip_cutout, photo128, photo128_colour.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the weights, the order and the augmentation.")]
 Examples = Annotated[int | None, typer.Option(min=1, help="Only the first so many training pictures.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU if there is one).")]
 StopAfter = Annotated[int | None, typer.Option(min=1, help="End after this epoch and stay resumable.")]
 
 
@@ -42,12 +43,12 @@ StopAfter = Annotated[int | None, typer.Option(min=1, help="End after this epoch
 def standard(
     recipe: Recipe = None, *, out: Out, data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
     rate: Rate = None, smoothing: Smoothing = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
-    stop_after: StopAfter = None,
+    device: Device = None, stop_after: StopAfter = None,
 ) -> None:  # fmt: skip
     """Plain training: cross-entropy with label smoothing."""
     _run(
         "standard", recipe, out, stop_after, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch, rate=rate, smoothing=smoothing,
-        augment=augment, seed=seed, examples=examples,
+        augment=augment, seed=seed, examples=examples, device=device,
     )  # fmt: skip
 
 
@@ -57,10 +58,10 @@ def adversarial(
     steps: Annotated[int | None, typer.Option(min=0, help="PGD steps; 0 is N-FGSM.")] = None,
     data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
     rate: Rate = None, smoothing: Smoothing = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
-    stop_after: StopAfter = None,
+    device: Device = None, stop_after: StopAfter = None,
 ) -> None:  # fmt: skip
     """Adversarial training: N-FGSM, or PGD with `--steps`."""
     _run(
         "adversarial", recipe, out, stop_after, threat=threat, steps=steps, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch,
-        rate=rate, smoothing=smoothing, augment=augment, seed=seed, examples=examples,
+        rate=rate, smoothing=smoothing, augment=augment, seed=seed, examples=examples, device=device,
     )  # fmt: skip

@@ -26,6 +26,7 @@ def verify(
     backbone: Annotated[str | None, typer.Option(help="The backbone that the files were armed with, where it is not embedded.")] = None,
     labeller: Annotated[str | None, typer.Option(help="The labeller, for files whose label no journal knows.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    lpips: Annotated[Path | None, typer.Option(help="Folder with the published LPIPS-Squeeze weights: adds LPIPS to the JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of the table.")] = False,
 ) -> None:
     """Measure armed files anew against their originals: budget, label and margin, and targets under attack before and after.
@@ -40,7 +41,14 @@ def verify(
     console = Console(stderr=True)
     with console.status(f"verifying {len(pairs)} files") as status:
         for check in verify(
-            pairs, attack=attack, targets=target or None, threat=threat, backbone=backbone, labeller=labeller, device=device
+            pairs,
+            attack=attack,
+            targets=target or None,
+            threat=threat,
+            backbone=backbone,
+            labeller=labeller,
+            device=device,
+            lpips_weights=lpips,
         ):
             checks.append(check)
             status.update(f"verified {len(checks)} of {len(pairs)} files")

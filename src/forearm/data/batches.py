@@ -39,6 +39,10 @@ class Batch:
     y: Tensor
     ids: Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device, without waiting for the copy."""
+        return Batch(self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True), self.ids.to(device, non_blocking=True))
+
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]  # uint8 or float `n c h w` -> float `n c h w` in [0, 1]
 

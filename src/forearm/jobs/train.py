@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from forearm.core.threat import Threat
@@ -23,6 +22,7 @@ from forearm.defenses.training.loop import Plan, Report, Step, fit
 from forearm.errors import ArtifactError, SpecError
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, write_card
+from forearm.models.weights import fill, read_weights
 from forearm.registry import bind
 
 
@@ -51,6 +51,7 @@ class TrainSettings(BaseModel):
     average: float = Field(0.998, ge=0.0, lt=1.0)
     bf16: bool = True
     seed: int = 0
+    device: str | None = Field(None, description="cpu or cuda; a GPU if there is one")
     examples: int | None = Field(None, ge=1, description="only the first so many training pictures")
 
     @classmethod
@@ -91,9 +92,10 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
     torch.manual_seed(settings.seed)
     model: nn.Module = bind(ARCHITECTURES, settings.arch)(classes=len(pictures.classes))
     if settings.start is not None:
-        begin(model, settings.start)
+        fill(model, read_weights(settings.start)[0], str(settings.start))
     if settings.trunk is not None:
         take_trunk(model, settings.trunk)
+    model.to(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     batches = Shuffled(pictures, settings.batch, augment(settings.augment), settings.seed)
     trained = fit(model, step, batches, settings.plan(), folder=out, report=report, stop_after=stop_after)
     write_weights(trained, out / "weights.safetensors")
@@ -101,36 +103,19 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
     return trained
 
 
-def begin(model: nn.Module, start: Path) -> None:
-    """Fill `model` with the weights of an earlier run. ArtifactError where they are missing or of another network."""
-    try:
-        missing, unexpected = model.load_state_dict(load_file(start), strict=False)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        cause = str(error).splitlines()[0]
-        raise ArtifactError(f"{start}: cannot begin from it ({cause}); weights.safetensors of the same architecture") from None
-    odd = [name for name in (*missing, *unexpected) if not name.endswith("num_batches_tracked")]
-    if odd:
-        raise ArtifactError(f"{start}: made for another network ({odd[0]}); weights.safetensors of the same architecture")
-
-
 def take_trunk(model: nn.Module, trunk: Path) -> None:
     """Fill the layers that another network has too (equal name and shape), all but the last one. ArtifactError if there are none."""
-    try:
-        known = load_file(trunk)
-    except (OSError, SafetensorError) as error:
-        cause = str(error).splitlines()[0]
-        raise ArtifactError(f"{trunk}: cannot begin from it ({cause}); weights.safetensors of a related network") from None
-    own = model.state_dict()
+    known, own = read_weights(trunk)[0], model.state_dict()
     shared = {name: t for name, t in known.items() if name in own and own[name].shape == t.shape and not name.startswith("linear.")}
     if not any(t.ndim == 4 for t in shared.values()):
-        raise ArtifactError(f"{trunk}: shares no convolution with this network; weights.safetensors of a related network, of equal width")
+        raise ArtifactError(f"{trunk}: shares no convolution with this network; weights of a related network of equal width")
     model.load_state_dict(shared, strict=False)
 
 
 def write_weights(model: nn.Module, path: Path) -> None:
     """Floating-point weights as fp16 safetensors; counters stay integers. Written whole or not at all."""
     state = {
-        name: (t.half() if t.is_floating_point() else t).contiguous()
+        name: (t.half() if t.is_floating_point() else t).contiguous().cpu()
         for name, t in model.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
@@ -142,7 +127,7 @@ def write_weights(model: nn.Module, path: Path) -> None:
 def trained_card(kind: str, settings: TrainSettings, pictures: Pictures, weights: Path) -> Card:
     """A card for what was trained, named after its folder. Accuracies are added by `forearm models measure --write`."""
     one = augment(settings.augment)(pictures.images[:1], torch.Generator().manual_seed(0))
-    how = settings.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
+    how = settings.model_dump(mode="json", exclude_defaults=True, exclude={"folder", "device"})
     return Card(
         name=weights.parent.name,
         arch=settings.arch,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from forearm.attacks.table import ATTACKS
+from forearm.core import lpips
 from forearm.core.noise import Noise
 from forearm.core.precision import verdict
 from forearm.core.quality import psnr, ssim
@@ -24,6 +25,7 @@ from forearm.images.provenance import tag_of
 from forearm.jobs.armory import SMALL, Armory, Role, as_tensor, content_id
 from forearm.registry import bind
 
+Distance = Callable[[Tensor, Tensor], Tensor]
 TARGETS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_target", "photo_labeller")}
 
 
@@ -50,6 +52,7 @@ class Check:
     linf: int = 0
     psnr: float = 0.0
     ssim: float = 0.0
+    lpips: float | None = None  # where the weights are given
     label: int = -1
     name: str = ""
     margin_before: float = 0.0
@@ -109,6 +112,7 @@ def verify(
     backbone: str | None = None,
     labeller: str | None = None,
     device: str | None = None,
+    lpips_weights: Path | None = None,
 ) -> Iterator[Check]:
     """Each pair measured from its two files; a file that cannot be read or measured is a Check with a problem, and the others go on.
 
@@ -118,17 +122,25 @@ def verify(
     attacker: Callable[..., Tensor] = bind(ATTACKS, attack)
     armories: dict[tuple[str | None, ...], Armory] = {}
     roles: dict[str, Role] = {}
+    distance = None if lpips_weights is None else lpips.load(lpips_weights)
     for pair in pairs:
         key = (threat or pair.threat, backbone or pair.backbone, labeller or (None if pair.label is None else "backbone"))
         if key not in armories:
             armories[key] = Armory.open("none", *key, device=device)
         try:
-            yield _check(pair, armories[key], roles, attacker, targets)
+            yield _check(pair, armories[key], roles, attacker, targets, distance)
         except ForearmError as error:
             yield Check(str(pair.armed), str(pair.original), str(error))
 
 
-def _check(pair: Pairing, armory: Armory, roles: dict[str, Role], attacker: Callable[..., Tensor], names: Sequence[str] | None) -> Check:
+def _check(
+    pair: Pairing,
+    armory: Armory,
+    roles: dict[str, Role],
+    attacker: Callable[..., Tensor],
+    names: Sequence[str] | None,
+    distance: Distance | None,
+) -> Check:
     before, after = decode(pair.original), decode(pair.armed)
     if before.pixels.shape != after.pixels.shape:
         raise InputError(f"{pair.armed}: {_size(after)}, its original {_size(before)}; the same size and mode")
@@ -156,12 +168,17 @@ def _check(pair: Pairing, armory: Armory, roles: dict[str, Role], attacker: Call
         linf=linf,
         psnr=float(psnr(x_armed, x)),
         ssim=float(ssim(x_armed, x)),
+        lpips=None if distance is None else float(distance(_rgb(x_armed), _rgb(x))),
         label=label,
         name=known.backbone.card.classes[label],
         margin_before=armory.margins([before.pixels], [label])[0],
         margin_after=armory.margins([after.pixels], [label])[0],
         targets=tuple(results),
     )
+
+
+def _rgb(x: Tensor) -> Tensor:
+    return x.expand(-1, 3, -1, -1)
 
 
 def _size(picture: Picture) -> str:

@@ -50,7 +50,7 @@ def fit(
     report: Report = lambda _: None,
     stop_after: int | None = None,
 ) -> nn.Module:
-    """Train `model` in place and return the averaged copy, in eval mode.
+    """Train `model` in place, on the device where it is, and return the averaged copy, in eval mode.
 
     After every epoch `folder/checkpoint.pt` (model, average, optimizer, epoch, plan) replaces the last one atomically and a line is added to
     `folder/log.csv`; a run that finds a checkpoint goes on from there, to the same weights as an undisturbed one. `stop_after` ends the run after
@@ -58,6 +58,7 @@ def fit(
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = next(model.parameters()).device
     mean = get_ema_multi_avg_fn(plan.average)  # type: ignore[no-untyped-call]
     average = AveragedModel(model, multi_avg_fn=mean, use_buffers=True)
     optimizer = torch.optim.SGD(_groups(model, plan), lr=plan.rate, momentum=plan.momentum, nesterov=True)
@@ -70,7 +71,8 @@ def fit(
             share = one_cycle((epoch * len(batches) + i + 1) / total, plan.warm)
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate * share
-            with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=plan.bf16):
+            batch = batch.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bf16):
                 values = step(model, batch)
             optimizer.zero_grad(set_to_none=True)
             values["loss"].backward()  # type: ignore[no-untyped-call]
@@ -112,7 +114,7 @@ def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.o
     """The number of epochs that `path` has done already; 0 where there is none."""
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     if state["plan"] != asdict(plan):
         raise ArtifactError(f"{path}: made under another plan ({state['plan']}); the same plan, or another folder")
     try:
