@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import click
 import pytest
 import typer.main
 
@@ -38,12 +37,12 @@ def commands(text: str) -> list[list[str]]:
 
 def complaint(words: list[str]) -> str | None:
     """Why a command line could not be one of ours, or None."""
-    command: click.Command = typer.main.get_command(app)
+    command = typer.main.get_command(app)
     rest = words[1:]
-    while isinstance(command, click.Group) or hasattr(command, "commands"):
+    while hasattr(command, "commands"):
         if not rest:
             return None
-        names = command.commands  # type: ignore[attr-defined]
+        names = command.commands
         for name in rest[0].split("|"):
             if name not in names and not rest[0].startswith("-"):
                 return f"no command {name!r}"
