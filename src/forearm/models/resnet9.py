@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,6 +39,7 @@ class ResNet9(nn.Module):
         stem_name: str = "conv3",
         act: str = "relu",
         scale: float = 0.125,
+        mirrored: bool = False,
         mean: tuple[float, ...] = CIFAR10_MEAN,
         std: tuple[float, ...] = CIFAR10_STD,
     ) -> None:
@@ -49,8 +51,16 @@ class ResNet9(nn.Module):
         self.layer3 = nn.Sequential(ConvNorm(4 * width, 8 * width, act, pool=True), Residual(8 * width, act))
         self.linear = nn.Linear(8 * width, classes, bias=False)
         self.scale = scale
+        self.mirrored = mirrored
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.mirrored or self.training:
+            return self.logits(x)
+        plain, mirror = self.logits(torch.cat([x, x.flip(3)])).chunk(2)
+        return 0.5 * (plain + mirror)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits of the pictures as they are."""
         out = self.layer3(self.layer2(self.layer1(self.prep(self.normalize(x)))))
         logits: Tensor = self.linear(F.adaptive_max_pool2d(out, 1).flatten(1)) * self.scale
         return logits
@@ -62,8 +72,12 @@ def resnet9(
     stem: str = "conv3",
     act: str = "relu",
     scale: float = 0.125,
+    mirrored: bool = False,
     mean: tuple[float, ...] = CIFAR10_MEAN,
     std: tuple[float, ...] = CIFAR10_STD,
 ) -> ResNet9:
-    """A ResNet-9 whose stages have width, 2, 4 and 8 times width channels; the logits are multiplied by `scale`."""
-    return ResNet9(classes, width, stem, act, scale, mean, std)
+    """A ResNet-9 whose stages have width, 2, 4 and 8 times width channels; the logits are multiplied by `scale`.
+
+    `mirrored`: in eval mode the logits are the mean over the picture and its mirror image, at twice the cost.
+    """
+    return ResNet9(classes, width, stem, act, scale, mirrored, mean, std)
