@@ -3,7 +3,7 @@
 The plain loop is the method read literally: float32, batch norm as it is, one image and one copy at a time. Both sides arm the same
 CIFAR-10 test images with the same labels and noise, in turn within one process; then PGD-20 at 8/255 attacks the backbone on both.
 
-    python benchmarks/mspd_cost.py [--examples 400]
+    python benchmarks/mspd_cost.py [--examples 200]
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ def robust(model: nn.Module, x: Tensor, y: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds per picture against the plain published loop.")
-    parser.add_argument("--examples", type=int, default=400, help="pictures that both sides arm and that are then attacked")
+    parser.add_argument("--examples", type=int, default=200, help="pictures that both sides arm and that are then attacked")
     given = parser.parse_args()
     pictures = sets.load("cifar10", "test").first(given.examples)
     x, y = pictures.images.float() / 255, pictures.labels
     backbone, labeller = forearm.load_model("backbone"), forearm.load_model("labeller")
     twin = fast(backbone)
-    with torch.inference_mode():
-        said = torch.cat([labeller(part).argmax(1) for part in x.split(100)]).clone()
+    with torch.no_grad():
+        said = torch.cat([labeller(part).argmax(1) for part in x.split(100)])
 
     def published(i: int) -> Tensor:
         return release(plain(backbone, x[i : i + 1], said[i : i + 1], Noise(0, torch.tensor([i]))), x[i : i + 1], THREAT)
