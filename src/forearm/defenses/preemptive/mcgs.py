@@ -19,7 +19,7 @@ from forearm.core.gradients import Classifier, input_gradient
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
 
-PIXELS_AT_ONCE = 4_000_000  # values of all copies that are in memory together (float32: 16 MB a tensor, which caches hold)
+PIXELS_AT_ONCE = 400_000  # values of all copies that are in memory together: about what stays in the caches, with the activations
 
 
 def smooth_gradient(
