@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def record(
         "at_most": at_most,
         "holds": met if holds is None else met and holds,
         "details": details,
-        "command": f"python benchmarks/{name}.py",
+        "command": " ".join(["python", f"benchmarks/{name}.py", *sys.argv[1:]]),
         "machine": machine(),
         "versions": {package: importlib.metadata.version(package) for package in ("forearm", "torch", "numpy", "pillow")}
         | {"python": platform.python_version()},
