@@ -27,7 +27,9 @@ EPILOG = epilog()
 Paths = Annotated[list[Path], typer.Argument(help="Folders and pictures; - reads one picture from stdin.", allow_dash=True)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; - writes one picture to stdout.", allow_dash=True)]
 Defense = Annotated[str, typer.Option(help="Defence by name, for example 'mspd(copies=20)'.")]
-Threat = Annotated[str | None, typer.Option(help="Threat, for example linf:8/255 (default: the backbone's own).")]
+Threat = Annotated[
+    str | None, typer.Option(help="Threat, for example linf:8/255 (default: linf:8/255 up to 64 pixels, linf:4/255 for photos).")
+]
 Backbone = Annotated[str | None, typer.Option(help="Name or path (default: the embedded one for the picture's size).")]
 Labeller = Annotated[str | None, typer.Option(help="Name or path; 'backbone' lets the backbone label.")]
 Labels = Annotated[Path | None, typer.Option(help="Your labels: CSV with the columns file,label; they win.")]
