@@ -74,6 +74,11 @@ def test_a_labelled_folder(tmp_path: Path) -> None:
     assert pictures.labels.tolist() == [1, 0]
     assert pictures.images.shape == (2, 3, 16, 16)
     assert pictures.images[0, 0].float().mean() == 250
+    (tmp_path / "b.png").write_bytes(b"damaged")
+    assert torch.equal(labelled_folder(tmp_path, 16, first=1).images, pictures.images[:1])
+    with pytest.raises(InputError, match=r"b\.png: not a readable photo"):
+        labelled_folder(tmp_path, 16)
+    assert labelled_folder(tmp_path, 16, lambda row: row["name"] == "red").labels.tolist() == [1]
 
 
 def test_an_epoch_is_a_function_of_its_number_alone() -> None:

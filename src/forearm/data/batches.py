@@ -11,7 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A labelled set: `images` uint8 `n c h w`, `labels` int64 `n`, and the names of the classes."""
+    """A labelled set: `images` uint8 `n c h w` (RGB, or one channel for greyscale sets), `labels` int64 `n`, and the names of the classes.
+
+    The pixels are held in memory; the readers of large sets decode only what is asked for and refuse more than `photos.MOST` bytes.
+    """
 
     images: Tensor
     labels: Tensor
