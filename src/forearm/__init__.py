@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forearm.core.noise import Noise
     from forearm.core.threat import Threat
+    from forearm.defenses.inference.conceal import conceal
     from forearm.errors import ArtifactError, BudgetError, ForearmError, InputError, SpecError
     from forearm.jobs.arm import ArmReport
+    from forearm.jobs.audit import audit
     from forearm.jobs.front import arm, attack
     from forearm.models.load import load_model
 
@@ -29,6 +31,8 @@ _DOORS = {
     "Threat": "forearm.core.threat",
     "arm": "forearm.jobs.front",
     "attack": "forearm.jobs.front",
+    "audit": "forearm.jobs.audit",
+    "conceal": "forearm.defenses.inference.conceal",
     "load_model": "forearm.models.load",
 }
 
@@ -43,6 +47,8 @@ __all__ = [
     "Threat",
     "arm",
     "attack",
+    "audit",
+    "conceal",
     "load_model",
 ]
 
