@@ -33,6 +33,12 @@ def share(rate: dict[str, Any]) -> str:
     return f"{100 * rate['value']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
+def signed(difference: dict[str, Any]) -> str:
+    """A difference of shares in points with its 95 % interval."""
+    low, high = difference["interval"]
+    return f"{100 * difference['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
@@ -42,8 +48,11 @@ def gain(part: str, table: str) -> str:
     rows = result("mspd_gain")["details"][part][table]
     kept = [name for name in RELEASES if all(name in row for row in rows.values())]
     n = next(iter(rows.values()))["none"]["robust"]["n"]
-    body = [[name, row["kind"], *(share(row[release]["robust"]) for release in kept)] for name, row in rows.items()]
-    return markdown([f"target (n = {n})", "kind", *kept], body)
+    body = [
+        [name, row["kind"], *(share(row[release]["robust"]) for release in kept), signed(row["mspd"]["above none"])]
+        for name, row in rows.items()
+    ]
+    return markdown([f"target (n = {n})", "kind", *kept, "mspd above none, paired"], body)
 
 
 def informed() -> str:
