@@ -11,14 +11,20 @@ where x_c is the picture as the epochs before left it. MSPD is one epoch of each
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.core.gradients import Classifier, input_gradient
 from forearm.core.noise import Noise
+from forearm.core.norms import LINF
 from forearm.core.threat import Threat
+from forearm.defenses.preemptive.aims import aim_named, shape_named
+from forearm.errors import SpecError
 
+DRAWS = ("uniform", "antithetic", "stratified")
 PIXELS_AT_ONCE = 400_000  # values of all copies that are in memory together: about what stays in the caches, with the activations
 
 
@@ -35,6 +41,9 @@ def smooth_gradient(
     step: float = 1.0,
     spread: float = 1.0,
     grid: tuple[int, int] | None = None,
+    draw: str = "uniform",
+    aim: str = "ce",
+    shape: str = "none",
 ) -> Tensor:
     """The mean of the end points of `copies` noisy copies of `centre` (`n c h w`), each moved `inner` times along its own gradient's sign.
 
@@ -43,9 +52,13 @@ def smooth_gradient(
     `step` and `spread` are in units of eps. For an L2 threat the sign is the unit gradient and the noise is uniform in the L2 ball.
     `grid` (rows, columns) draws the noise on a coarser grid and repeats it over each cell: where the model looks at a picture through a
     resize, noise of single pixels would be averaged away before it is seen (a departure: the paper's pictures have the model's own size).
+    Beyond the paper: `draw` spreads the copies (`draws`), `aim` is another loss than the cross-entropy and `shape` filters each gradient before
+    its sign is taken (`aims`).
 
     Cost: `copies * inner` forward and backward passes. The copies go through the model together, as many as `PIXELS_AT_ONCE` allows.
     """
+    loss, shaped = aim_named(aim), shape_named(shape)
+    drawn = draws(centre, copies, draw=draw, threat=threat, noise=noise, grid=grid)
     together = max(1, min(copies, PIXELS_AT_ONCE // centre.numel()))
     total = torch.zeros_like(centre)
     for first in range(0, copies, together):
@@ -53,22 +66,55 @@ def smooth_gradient(
         c = centre.repeat(k, 1, 1, 1)
         z = c
         if spread:
-            z = c + spread * torch.cat([_cells(centre, threat, noise, grid) for _ in range(k)])
+            z = c + spread * torch.cat([next(drawn) for _ in range(k)])
             z = z.clamp_(0.0, 1.0)
         for _ in range(inner):
-            gradient, _ = input_gradient(model, z, y.repeat(k))
-            z = threat.project(z + (direction * step * threat.eps) * threat.norm.steepest(gradient), c)
+            gradient, _ = input_gradient(model, z, y.repeat(k), loss)
+            z = threat.project(z + (direction * step * threat.eps) * threat.norm.steepest(shaped(gradient)), c)
         for end in z.chunk(k):
             total += end
     return total / copies
+
+
+def draws(like: Tensor, copies: int, *, draw: str, threat: Threat, noise: Noise, grid: tuple[int, int] | None) -> Iterator[Tensor]:
+    """The noise of each copy in turn (`n c h w`, in the eps ball), each uniform in the ball if taken alone.
+
+    "uniform": independent copies. "antithetic": copies in pairs u, -u (an odd last one alone), so that whatever is odd in the noise cancels
+    (Hammersley and Morton, 1956). "stratified", for Linf: in each value the copies lie one in each of `copies` equal parts of [-eps, eps], in
+    an order that is drawn anew for each value (Latin hypercube sampling, McKay et al., Technometrics 1979); it holds all copies' noise at once.
+    `grid` (rows, columns): drawn on that grid and repeated over its cells. SpecError for another draw, or "stratified" for another norm.
+    """
+    if draw not in DRAWS:
+        raise SpecError(f"draw: got {draw!r}; one of {', '.join(DRAWS)}, for example 'antithetic'")
+    if draw == "stratified":
+        yield from _stratified(like, copies, threat, noise, grid)
+        return
+    cells = like
+    for copy in range(copies):
+        opposite = draw == "antithetic" and copy % 2 == 1
+        cells = -cells if opposite else _cells(like, threat, noise, grid)
+        yield cells
+
+
+def _stratified(like: Tensor, copies: int, threat: Threat, noise: Noise, grid: tuple[int, int] | None) -> Iterator[Tensor]:
+    if threat.norm is not LINF:
+        raise SpecError(f"draw: got 'stratified' for {threat}; a linf threat, or draw='antithetic'")
+    cells = like if grid is None else like.new_empty(*like.shape[:2], *grid)
+    order = torch.stack([noise.uniform(cells) for _ in range(copies)]).argsort(0).argsort(0)
+    for rank in order:
+        share = (rank + noise.uniform(cells)) / copies
+        yield _repeated(threat.eps * (2.0 * share - 1.0), like, grid)
 
 
 def _cells(like: Tensor, threat: Threat, noise: Noise, grid: tuple[int, int] | None) -> Tensor:
     """One draw from the eps ball, per pixel or per cell of the grid."""
     if grid is None:
         return threat.norm.sample(like, threat.eps, noise)
-    cells = threat.norm.sample(like.new_empty(*like.shape[:2], *grid), threat.eps, noise)
-    return F.interpolate(cells, like.shape[2:], mode="nearest")
+    return _repeated(threat.norm.sample(like.new_empty(*like.shape[:2], *grid), threat.eps, noise), like, grid)
+
+
+def _repeated(cells: Tensor, like: Tensor, grid: tuple[int, int] | None) -> Tensor:
+    return cells if grid is None else F.interpolate(cells, like.shape[2:], mode="nearest")
 
 
 def mcgs(
@@ -86,19 +132,25 @@ def mcgs(
     step: float = 1.0,
     spread: float = 1.0,
     grid: tuple[int, int] | None = None,
+    draw: str = "uniform",
+    aim: str = "ce",
+    back: str = "ce",
+    shape: str = "none",
 ) -> Tensor:
     """Pictures `x` (`n c h w`, [0, 1]) hardened towards the classes `y` on the backbone `model`: the cascade F_forward-B_backward.
 
     The result is float in [0, 1] within `threat` of `x`; it is published as 8 bits (`core.quantize.release`). `rate` scales an epoch's move,
     `step` (in units of eps) the move inside it. Labels may be the labeller's, the backbone's own or the user's: this function does not ask.
+    `draw`, `aim` (the forward epochs' loss), `back` (the backward epochs') and `shape` are those of `smooth_gradient`; the defaults are MSPD.
     Cost: `(forward + backward) * copies * inner` forward and backward passes. Source: arXiv 2407.15524, figure 4 for the general cascade.
     """
     release = x
-    for sign, epochs in ((-1.0, forward), (1.0, backward)):
+    for sign, epochs, loss in ((-1.0, forward, aim), (1.0, backward, back)):
         for _ in range(epochs):
             end = smooth_gradient(
-                model, release, y, sign, threat=threat, noise=noise, copies=copies, inner=inner, step=step, spread=spread, grid=grid
-            )
+                model, release, y, sign, threat=threat, noise=noise, copies=copies, inner=inner, step=step, spread=spread, grid=grid,
+                draw=draw, aim=loss, shape=shape,
+            )  # fmt: skip
             release = threat.project(release - sign * rate * (end - release), x)
     return release
 

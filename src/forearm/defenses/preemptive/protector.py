@@ -23,4 +23,7 @@ PREEMPTIVE: dict[str, str] = {
     "s_pgd": "forearm.defenses.preemptive.single_step:s_pgd",
     "fast_preemption": "forearm.defenses.preemptive.mcgs:fast_preemption",
     "mspd": "forearm.defenses.preemptive.mcgs:mcgs",
+    "bilevel": "forearm.defenses.preemptive.bilevel:bilevel",
+    "looks": "forearm.defenses.preemptive.looks:looks",
+    "polish": "forearm.defenses.preemptive.polish:polish",
 }
