@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS := mspd_gain mspd_informed mspd_cost working_size protect_folder
+CLAIMS := mspd_gain mspd_informed mspd_cost mspd_plus working_size protect_folder masking_verdict audit_resume service_load
+# These need other libraries beside ours; their docstrings say which.
+RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests
 
-.PHONY: demo test test-slow lint types docs benchmarks clean
+.PHONY: demo test test-slow test-page lint types docs benchmarks rivals clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +27,10 @@ test: $(VENV)/.dev           ## the test suite without the slow ones
 test-slow: $(VENV)/.dev      ## the slow tests: kills and resumes, whole trainings, hostile files in bulk
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
+test-page: $(VENV)/.dev      ## the service's web page in a real Chromium (on the PATH)
+	$(BIN)/pip install --quiet --constraint constraints.txt playwright
+	$(BIN)/python -m pytest tests/service/test_page.py
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,6 +43,12 @@ docs: $(VENV)/.dev           ## the README's commands exist and its numbers are 
 
 benchmarks: $(VENV)/.dev     ## every claim, about two hours on two cores
 	for claim in $(CLAIMS); do $(BIN)/python benchmarks/$$claim.py || exit 1; done
+	$(BIN)/python benchmarks/tables.py --write
+
+rivals: $(VENV)/.dev         ## the claims that are measured beside other libraries
+	$(BIN)/pip install --quiet --constraint constraints.txt foolbox pyautoattack schemathesis
+	$(BIN)/pip install --quiet --no-deps torchattacks
+	for claim in $(RIVALS); do $(BIN)/python benchmarks/$$claim.py || exit 1; done
 	$(BIN)/python benchmarks/tables.py --write
 
 clean:

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 import forearm
-from forearm.cli import models, train
+from forearm.cli import data, models, train
+from forearm.cli.audit import EPILOG, audit
 from forearm.cli.doctor import doctor
 from forearm.cli.exits import epilog, exit_for
 from forearm.cli.protect import protect
+from forearm.cli.report import report
+from forearm.cli.serve import serve
 from forearm.cli.verify import inspect, verify
 from forearm.errors import ForearmError
 
@@ -25,7 +28,11 @@ app.command(epilog=epilog())(protect)
 app.command()(verify)
 app.command()(inspect)
 app.add_typer(models.app, name="models")
+app.command(epilog=EPILOG)(audit)
+app.command()(report)
+app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
+app.command()(serve)
 app.command()(doctor)
 
 

@@ -1,0 +1,82 @@
+"""One cell of the bench: a model under a defence, attacked in one way, on chosen pictures. Strings and numbers only; its hash is its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forearm.errors import ArtifactError
+
+SCHEMA = 1  # of what is stored and of how it is computed: a change of either makes every key a new one
+BLOCK = 25  # examples that are worked on and stored together
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Everything that decides the rows of one cell.
+
+    contents: what the names stand for: "model=SHA256 ARCH", "backbone=...", "labeller=...", "pictures=SHA256" of the chosen pictures and labels.
+    backbone, labeller, release_threat: of the preemptive defence, "" where the defence has none (or asks no labeller). informed: the attacker uses
+    the defence's `unmask` and `revert`. around: the centre of the attacker's ball. labels: who labels what a preemptive defence hardens.
+    pick: "first" examples of the split, or as many at "even" distances (for data sets that lie sorted by class).
+    """
+
+    dataset: str
+    split: str
+    model: str
+    defense: str
+    wear: str
+    attack: str
+    threat: str
+    examples: int
+    informed: bool
+    seed: int
+    labels: str  # "decoupled" | "coupled" | "given"
+    backbone: str
+    labeller: str
+    around: str  # "release" | "original"
+    contents: tuple[str, ...]
+    release_threat: str = ""
+    pick: str = "first"
+
+    @property
+    def key(self) -> str:
+        """The hex sha256 of all fields and the schema."""
+        return key_of(dataclasses.asdict(self))
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks of at most `BLOCK` examples it has."""
+        return -(-self.examples // BLOCK)
+
+    def __str__(self) -> str:
+        worn = "" if self.wear == "none" else f", worn by {self.wear}"
+        return f"{self.dataset}: {self.model}, {self.defense}{worn}, {self.attack}, {self.threat}{', informed' if self.informed else ''}"
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """JSON with sorted names and no spaces, in ASCII: equal values give equal bytes."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def key_of(values: Mapping[str, Any]) -> str:
+    """The hex sha256 of `values` and the schema."""
+    return hashlib.sha256(canonical({"schema": SCHEMA} | dict(values)).encode()).hexdigest()
+
+
+def cell_from(values: Mapping[str, Any], where: str) -> Cell:
+    """The cell with these fields; `where` is what an error names."""
+    try:
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        return Cell(**fields)
+    except TypeError as error:
+        raise ArtifactError(f"{where}: no cell ({error}); the fields {', '.join(f.name for f in dataclasses.fields(Cell))}") from None
+
+
+def spans(examples: int) -> Iterator[slice]:
+    """The blocks of so many examples."""
+    return (slice(start, min(start + BLOCK, examples)) for start in range(0, examples, BLOCK))
