@@ -40,7 +40,7 @@ def test_reaches_the_plane_by_the_smallest_change(norm: Norm) -> None:
         x = torch.rand(1, 1, 3, 4, generator=generator, dtype=torch.float64)
         w = torch.randn(1, 1, 3, 4, generator=generator, dtype=torch.float64)
         b = 0.6 * torch.randn(1, generator=generator, dtype=torch.float64)
-        d = to_hyperplane(x, w, b, norm)
+        d = to_hyperplane(x, w, (x * w).sum() + b, norm)
         z = x + d
         assert ((z >= -1e-12) & (z <= 1 + 1e-12)).all()
         size = float(norm.size(d))
@@ -49,6 +49,23 @@ def test_reaches_the_plane_by_the_smallest_change(norm: Norm) -> None:
             assert not reached(x, w, b, 0.999 * size - 1e-9, norm)
         else:  # out of reach: the corner of the box that comes nearest
             assert torch.allclose(z, z.round(), atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=list(NORMS))
+def test_a_change_does_not_depend_on_its_batch(norm: Norm) -> None:
+    """To the last bit, though the search for all of a batch ends when its slowest example has ended."""
+    generator = torch.Generator().manual_seed(1)
+    x, w = torch.rand(9, 3, 6, 6, generator=generator), torch.randn(9, 3, 6, 6, generator=generator)
+    gap = torch.linspace(-40.0, 40.0, 9)
+    together = to_hyperplane(x, w, gap, norm)
+    for i in range(9):
+        assert torch.equal(together[i : i + 1], to_hyperplane(x[i : i + 1], w[i : i + 1], gap[i : i + 1], norm))
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=list(NORMS))
+def test_no_slope_is_no_change(norm: Norm) -> None:
+    x = torch.rand(2, 1, 3, 4, generator=torch.Generator().manual_seed(2))
+    assert not to_hyperplane(x, torch.zeros_like(x), torch.tensor([-1.0, 0.0]), norm).any()
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.attacks.fgsm import fgsm
-from forearm.attacks.gradient import ascent_gradient, class_gradients, loss_named, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, class_gradients, cross_entropy, loss_named, margins, verdict
 from forearm.attacks.pgd import pgd
+from forearm.core import losses
 from forearm.core.gradients import input_gradient
+from forearm.core.losses import Loss
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
 from forearm.errors import SpecError
@@ -34,6 +37,29 @@ def test_a_vanished_gradient_is_that_of_the_margin() -> None:
     assert not plain.any()
     gradient, _ = ascent_gradient(saturated, x, y, threat=THREAT)
     assert torch.equal(gradient.sign(), -W.sign().reshape(1, 3, 4, 4).expand_as(x))
+
+
+def slope(loss: Loss, logits: Tensor, y: Tensor) -> Tensor:
+    z = logits.clone().requires_grad_()
+    return torch.autograd.grad(loss(z, y).sum(), z)[0]
+
+
+def test_cross_entropy_has_its_value_and_its_gradient() -> None:
+    logits = 4.0 * torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = torch.arange(40) % 6
+    assert torch.allclose(cross_entropy(logits, y), F.cross_entropy(logits, y, reduction="none"), rtol=1e-12)
+    assert torch.allclose(slope(cross_entropy, logits, y), slope(losses.cross_entropy, logits, y), rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize("margin", [1.0, 12.0, 17.0, 30.0, 60.0])
+def test_cross_entropy_keeps_its_direction_in_float32(margin: float) -> None:
+    """Against the closed form, where the usual form has lost the part of z_y to rounding."""
+    logits, y = torch.tensor([[margin, 0.0, -0.5, -2.0]]), torch.tensor([0])
+    others = logits[:, 1:].double().exp()
+    exact = torch.cat([-others.sum(1, keepdim=True), others], 1) / (others.sum() + logits[0, 0].double().exp())
+    assert torch.allclose(slope(cross_entropy, logits, y).double(), exact, rtol=1e-5, atol=0.0)
+    lost = (slope(losses.cross_entropy, logits, y).double() - exact).abs().max() / exact.abs().max()
+    assert bool(lost > 1e-3) is (margin > 10.0)
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
 
+from forearm.attacks.autoattack import autoattack
 from forearm.attacks.square import bump, patch_share, square
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
@@ -16,6 +19,25 @@ def test_the_patch_shrinks_as_published() -> None:
     assert patch_share(5, 5000, 0.8) == 0.8
     assert patch_share(6, 5000, 0.8) == 0.4
     assert patch_share(4999, 5000, 0.8) == 0.8 / 512
+
+
+def test_autoattack_shrinks_it_by_the_query_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published AutoAttack halves the patch after 10, 50, 200, ... of its 5,000 queries, as if there were 10,000."""
+    module, told = sys.modules["forearm.attacks.square"], []
+
+    def listening(query: int, queries: int, share: float) -> float:
+        told.append((query, queries))
+        return patch_share(query, queries, share)
+
+    monkeypatch.setattr(module, "patch_share", listening)
+    x, y = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.zeros(2, dtype=torch.long)
+
+    def sure(x: Tensor) -> Tensor:
+        return torch.stack([9.0 + x.flatten(1).mean(1), *(x[:, 0, 0, k] for k in range(3))], 1)
+
+    autoattack(sure, x, y, threat=Threat.parse("linf:0.01"), noise=Noise.of(2), steps=1, queries=20)
+    square(sure, x, y, threat=Threat.parse("linf:0.01"), noise=Noise.of(2), queries=20)
+    assert told == [(query, 10_000) for query in range(1, 20)] + [(query, 20) for query in range(1, 20)]
 
 
 @pytest.mark.parametrize("side", [3, 5, 8, 15])

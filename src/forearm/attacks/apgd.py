@@ -220,9 +220,11 @@ def ascend(
             run = run.part(keep)
         if not len(run.here):
             return
-        z = threat.project(run.x_adv + per_example(run.step, run.x) * threat.norm.steepest(run.gradient), run.x)
+        uphill = threat.norm.steepest(run.gradient)
+        z = threat.project(torch.addcmul(run.x_adv, per_example(run.step, run.x), uphill), run.x)
         a = MOMENTUM if k > 1 else 1.0
-        x_adv = threat.project(run.x_adv + a * (z - run.x_adv) + (1.0 - a) * (run.x_adv - run.x_before), run.x)
+        x_adv = torch.lerp(run.x_adv, z, a).add_(run.x_adv - run.x_before, alpha=1.0 - a)
+        x_adv = threat.project(x_adv, run.x)
         if k == steps:
             best.take(run.here, x_adv, margins(model, x_adv, run.y, threat))
             return
@@ -236,15 +238,15 @@ def ascend(
 def _moved(run: _Run, x_adv: Tensor, gradient: Tensor, f: Tensor) -> _Run:
     """The state after a step to `x_adv`."""
     higher = f > run.f_max
-    wide = per_example(higher, x_adv).bool()
+    wide = per_example(higher, x_adv)  # 0 or 1: lerp then takes one of two exactly, and is faster than a selection
     return replace(
         run,
         x_adv=x_adv,
         x_before=run.x_adv,
         gradient=gradient,
         f=f,
-        x_max=torch.where(wide, x_adv, run.x_max),
-        gradient_max=torch.where(wide, gradient, run.gradient_max),
+        x_max=torch.lerp(run.x_max, x_adv, wide),
+        gradient_max=torch.lerp(run.gradient_max, gradient, wide),
         f_max=torch.where(higher, f, run.f_max),
         rises=run.rises + (f > run.f),
     )

@@ -42,9 +42,10 @@ def autoattack(
 
     "standard": APGD-CE, targeted APGD-DLR, targeted FAB, Square. "plus": APGD-CE, APGD-DLR and FAB with 5 restarts,
     Square, targeted APGD-DLR, targeted FAB. "rand", for models that draw their own randomness: APGD-CE and APGD-DLR
-    with `copies` gradients averaged per step. L1 leaves out nothing: each member has its L1 form but Square, which is
-    skipped. `threat` is untargeted. Examples leave at their first success, inside a member too. With `twin`, APGD takes
-    its gradients on a faster copy of the model. Source: arXiv 2003.01690, section 6 and the published settings. Cost of
+    with `copies` gradients averaged per step. Square shrinks its patch by the number of the query, as published. L1
+    leaves out nothing: each member has its L1 form but Square, which is skipped. `threat` is untargeted. Examples leave
+    at their first success, inside a member too. With `twin`, APGD takes its gradients on a faster copy of the model; FAB
+    and Square never do. Source: arXiv 2003.01690, section 6 and the published settings. Cost of
     "standard": at most 1 + 9 ascents of `steps` gradients, 9 runs of FAB (3 passes a step), `queries` passes.
     """
     if version not in VERSIONS:
@@ -68,7 +69,7 @@ def autoattack(
         elif member == "fab_t":
             found = fab_t(model, some, label, threat=threat, noise=random, steps=steps, targets=targets)
         elif threat.norm.name != "l1":
-            found = square(model, some, label, threat=threat, noise=random, queries=queries)
+            found = square(model, some, label, threat=threat, noise=random, queries=queries, rescale=False)
         else:
             continue
         best.take(todo, found, margins(model, found, label, threat))

@@ -63,7 +63,7 @@ def fast(model: nn.Module, *, bf16: bool | None = None) -> Classifier:
 
     def classify(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            logits: Tensor = twin(x.contiguous(memory_format=torch.channels_last))
+            logits: Tensor = twin(x)
         return _at_least_float32(logits)
 
     return classify
