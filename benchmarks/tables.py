@@ -1,4 +1,4 @@
-"""The README's tables, made from `benchmarks/results` and the cards of the embedded models; `--write` puts them there.
+"""The tables of the README and of docs/results, made from `benchmarks/results` and the cards of the embedded models; `--write` puts them there.
 
 A table stands between `<!-- NAME -->` and `<!-- end NAME -->`. `tests/house/test_docs.py` checks that what stands there is what this makes.
 
@@ -17,7 +17,7 @@ from typing import Any
 from forearm.models.load import embedded, locate
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md",)
+PAGES = ("README.md", "docs/results/mspd.md")
 RELEASES = ("none", "s_fgsm", "s_pgd", "mspd", "mspd, given")
 
 
