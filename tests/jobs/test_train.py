@@ -9,6 +9,7 @@ import torch
 
 from forearm.errors import ArtifactError, SpecError
 from forearm.jobs.train import TrainSettings, take_trunk, write_weights
+from forearm.jobs.train_mid import MidSettings
 from forearm.models.preact_resnet import preact_resnet
 from tests.models.tiny import network
 
@@ -35,7 +36,7 @@ def test_recipes_of_the_repository_can_be_read() -> None:
     recipes = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
     assert len(recipes) >= 5
     for recipe in recipes:
-        TrainSettings.read(recipe, {})
+        (MidSettings if "_mid" in recipe.stem else TrainSettings).read(recipe, {})
 
 
 @pytest.mark.parametrize(("text", "says"), [("epochs = 0", "epochs"), ("epoch = 3", "epoch"), ("epochs", "TOML")])

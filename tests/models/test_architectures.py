@@ -19,6 +19,8 @@ from tests.models.tiny import randomised
 
 SMALL = [
     "cnn_a",
+    "lenet(channels=3, side=32)",
+    "lenet_autoencoder(channels=3, side=32)",
     "mobilenet_v2(classes=20)",
     "mobilenet_v2(classes=3, among=(5, 0, 19), outputs=20)",
     "preact_resnet(width=4, blocks=(1, 1))",
@@ -29,6 +31,7 @@ SMALL = [
     "resnet(width=4, blocks=(1, 1, 1), shortcut='zero')",
     "resnet2b",
     "resnet9(width=4)",
+    "resnet_autoencoder(width=4, blocks=(1, 1, 1, 1))",
     "resnext(width=8, base_width=16, blocks=(1, 1))",
     "wide_resnet(depth=10, widen=1)",
     "wide_resnet(depth=10, widen=2, same=True, act='silu')",
@@ -51,6 +54,7 @@ def parameters(arch: str) -> int:
         ("wide_resnet", 36_479_194),
         ("wide_resnet(depth=34)", 46_160_474),
         ("resnet2b", 112_006),
+        ("lenet", 648_226),
     ],
 )
 def test_published_parameter_counts(arch: str, count: int) -> None:
@@ -87,6 +91,7 @@ def test_every_public_architecture_can_be_built(arch: str, classes: int) -> None
 @pytest.mark.parametrize(
     "arch",
     [
+        "lenet(side=30)",
         "preact_resnet(shortcut='other')",
         "resnet(block='other')",
         "resnet(shortcut='other')",

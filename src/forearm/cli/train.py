@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Train a network: plain or adversarial. Resumable: the same command goes on where it stopped.", no_args_is_help=True)
+app = typer.Typer(
+    help="Train a network: plain, adversarial or by MID. Resumable: the same command goes on where it stopped.", no_args_is_help=True
+)
 
 
 def _run(kind: str, recipe: Path | None, out: Path, stop_after: int | None, **overrides: object) -> None:
@@ -65,3 +67,35 @@ def adversarial(
         "adversarial", recipe, out, stop_after, threat=threat, steps=steps, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch,
         rate=rate, smoothing=smoothing, augment=augment, seed=seed, examples=examples, device=device,
     )  # fmt: skip
+
+
+@app.command("mid")
+def mid(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/mnist_mid.toml.")] = None, *, out: Out,
+    preset: Annotated[str | None, typer.Option(help="What is not given: published, released, regenerate or adaptive.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of another run whose target, teacher and pool are used.")] = None,
+    threat: Annotated[str | None, typer.Option(help="Threat of the pool's attacks, for example linf:0.3.")] = None,
+    order: Annotated[str | None, typer.Option(help="Meta-gradient: second, first, none or detached.")] = None,
+    data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None, rate: Rate = None, seed: Seed = None,
+    examples: Examples = None, device: Device = None, stop_after: StopAfter = None,
+) -> None:  # fmt: skip
+    """Meta invariance defence: a target and its attacked pictures, a teacher, and a student whose features do not move."""
+    import sys
+
+    from forearm.jobs.train_mid import MidSettings, train_mid
+
+    settings = MidSettings.read(recipe, {
+        "preset": preset, "base": base, "threat": threat, "order": order, "data": data, "folder": folder, "arch": arch, "epochs": epochs,
+        "batch": batch, "rate": rate, "seed": seed, "examples": examples, "device": device,
+    })  # fmt: skip
+
+    def line(stage: str, row: dict[str, float]) -> None:
+        values = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
+        typer.echo(f"{stage}  epoch {int(row['epoch'])}  {values}", err=True)
+
+    def progress(attack: str, done: int, total: int) -> None:
+        if done == total or sys.stderr.isatty():
+            typer.echo(f"\rpool  {attack}  {done}/{total}{chr(10) if done == total else ''}", err=True, nl=False)
+
+    train_mid(settings, out, line, progress, stop_after)
+    typer.echo(f"{out / 'weights.safetensors'}")
