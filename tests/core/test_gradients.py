@@ -93,6 +93,12 @@ def test_bpda_has_one_functions_value_and_the_others_gradient() -> None:
     assert not torch.allclose(flat, x.cos())
 
 
+def test_bpda_counts_no_gradient_of_a_function_that_hands_back_its_input() -> None:
+    leaf = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    (gradient,) = torch.autograd.grad(bpda(lambda v: v, torch.sin)(leaf).sum(), leaf)
+    torch.testing.assert_close(gradient, leaf.detach().cos())
+
+
 def test_bpda_keeps_the_value_to_the_bit() -> None:
     """The usual way to write it, g + (f - g), rounds twice."""
     x = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0)).requires_grad_()

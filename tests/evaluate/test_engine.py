@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,15 @@ from forearm.registry import bind
 from tests.evaluate.bench import block_of, cells_of, matrix_text
 
 THREAT = Threat.parse("linf:1/255")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As every worker of an audit has: several threads share a batch out by its places."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def cell_of(bench: Path, attack: str = "pgd(steps=3)", defense: str = "none", threat: str = "linf:1/255", **changes: object) -> Cell:

@@ -31,7 +31,9 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
     except InputError as error:
         said = ["refuse", str(error)]
     print(json.dumps([os.fsencode(path.name).hex(), *said, time.process_time() - start]))
-print(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+status = Path("/proc/self/status")  # ru_maxrss starts at the size of the process that this one was forked from
+peak = [int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+print(json.dumps(peak[0] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
 """
 
 
@@ -55,7 +57,7 @@ def test_the_corpus_is_judged_as_expected(tmp_path: Path) -> None:
             assert "for example" in detail
         else:
             assert detail == 0, path
-    assert kilobytes < 1_000_000
+    assert kilobytes < 500_000
 
 
 def test_the_corpus_is_large_and_of_both_kinds() -> None:

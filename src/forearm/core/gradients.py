@@ -43,7 +43,7 @@ def bpda(forward: Classifier, backward: Classifier) -> Classifier:
         if not torch.is_grad_enabled():
             return forward(x)
         with torch.no_grad():
-            value = forward(x)
+            value = forward(x).detach()  # an identity hands back x itself, whose own gradient must not count
         guide = backward(x)
         return value + (guide - guide.detach())
 
