@@ -17,7 +17,7 @@ from typing import Any
 from forearm.models.load import embedded, locate
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/results/mspd.md")
+PAGES = ("README.md", "docs/results/mspd.md", "docs/results/gcm.md")
 RELEASES = ("none", "s_fgsm", "s_pgd", "mspd", "mspd, given")
 
 
@@ -85,6 +85,86 @@ def claims() -> str:
     return markdown(["benchmark", "claim", "measured", "bar", "n", "holds"], body)
 
 
+NOT_YET = "Not measured yet: `python benchmarks/{name}.py` makes this table."
+
+
+def measured(name: str) -> bool:
+    """Whether a benchmark's JSON is there."""
+    return (ROOT / "benchmarks" / "results" / f"{name}.json").is_file()
+
+
+def concealed(figure: str) -> str:
+    """The published table of GCM on this project's models: AR ("ar") or robust accuracy ("robust") for who does not know it."""
+    body = []
+    for part in ("cifar10", "photos"):
+        for model, row in result("gcm_table")["details"][part].items():
+            for label, cells in row["published"].items():
+                body.append([model, label, share(row["clean"]), *(share(cell[figure]) for cell in cells.values())])
+    return markdown(["model", "", "clean", "FGSM Linf", "PGD L1", "PGD L2", "PGD Linf", "C&W L2"], body)
+
+
+def knowing(part: str) -> str:
+    """AR under each way to attack a concealed model."""
+    body = []
+    for model, row in result("gcm_table")["details"][part].items():
+        n = row["worst"]["linf"]["difference"]["n"]
+        for way, norms in row["knows"].items():
+            shown = [norms.get(norm) for norm in ("l1", "l2", "linf")]
+            body.append([f"{model} (n = {n})", way, *("-" if cell is None else share(cell["ar"]) for cell in shown)])
+    return markdown(["concealed model", "attack", "L1", "L2", "Linf"], body)
+
+
+def concealed_worst() -> str:
+    """Worst cases in robust accuracy: of the bare model, of the concealed one by its own gradient alone, of the concealed one by all."""
+    body = []
+    for part in ("cifar10", "photos"):
+        for model, row in result("gcm_table")["details"][part].items():
+            for norm in ("l1", "l2", "linf"):
+                w = row["worst"][norm]
+                same = f"{w['verdicts that differ']} of {w['verdicts']}"
+                body.append(
+                    [model, norm, share(w["vanilla"]), share(w["GCM, its own gradient"]), share(w["GCM"]), signed(w["difference"]), same]
+                )
+    head = ["model", "norm", "bare", "GCM, by its own gradient", "GCM, by all", "GCM above bare, paired", "verdicts that differ"]
+    return markdown(head, body)
+
+
+def noise_controls() -> str:
+    """AR through GCM beside that of noise of the same size on the bare model."""
+    body = []
+    for part in ("cifar10", "photos"):
+        for model, row in result("gcm_table")["details"][part].items():
+            for column, cell in row["controls"].items():
+                body.append([model, column, share(cell["GCM"]["ar"]), share(cell["control"]["ar"]), signed(cell["difference"])])
+    return markdown(["model", "attack", "through GCM", "noise on the bare model", "robust accuracy apart, paired"], body)
+
+
+def to_and_fro() -> str:
+    """How far 20 signed steps have come."""
+    far = result("gcm_table")["details"]["steps"]["far"]
+    shown = (1, 5, 10, 20)
+    return markdown(["steps along", *map(str, shown)], [[name, *(f"{row[k - 1]:.2f}" for k in shown)] for name, row in far.items()])
+
+
+def combinations() -> str:
+    """MSPD and GCM together: robust accuracy in the worst case by what the attacker knows."""
+    ways = ("knows nothing", "knows GCM alone", "knows all")
+    body = []
+    for model, row in result("together")["details"].items():
+        for defense, made in row["defenses"].items():
+            shown = ["-" if made[way] is None else share(made[way]) for way in ways]
+            n = made["worst"]["n"]
+            body.append(
+                [f"{model} (n = {n})", row["kind"], defense, share(made["clean"]), *shown, share(made["worst"]), signed(made["above none"])]
+            )
+    return markdown(["model", "kind", "defence", "clean", *ways, "worst of all", "above none, paired"], body)
+
+
+def when_measured(name: str, make: Callable[[], str]) -> Callable[[], str]:
+    """`make` where the benchmark was run, else a line that says that it was not."""
+    return lambda: make() if measured(name) else NOT_YET.format(name=name)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "models": models,
     "gain cifar10": lambda: gain("cifar10", "pgd20"),
@@ -93,6 +173,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "gain photos natural": lambda: gain("photos", "pgd20_natural"),
     "informed": informed,
     "claims": claims,
+    "gcm ar": when_measured("gcm_table", lambda: concealed("ar")),
+    "gcm robust": when_measured("gcm_table", lambda: concealed("robust")),
+    "gcm knows cifar10": when_measured("gcm_table", lambda: knowing("cifar10")),
+    "gcm knows photos": when_measured("gcm_table", lambda: knowing("photos")),
+    "gcm worst": when_measured("gcm_table", concealed_worst),
+    "gcm controls": when_measured("gcm_table", noise_controls),
+    "gcm steps": when_measured("gcm_table", to_and_fro),
+    "together": when_measured("together", combinations),
 }
 
 

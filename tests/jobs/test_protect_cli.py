@@ -26,7 +26,9 @@ def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     def opened(**options: Any) -> Fake:
         if options["backbone"] == "missing":
             raise ArtifactError("backbone: got 'missing'; an embedded name, for example backbone")
-        assert set(options) == {"defense", "threat", "backbone", "labeller", "seed", "device", "threshold"}
+        assert set(options) == {
+            "defense", "threat", "backbone", "labeller", "seed", "device", "threshold", "strength", "survive", "min_psnr", "max_lpips", "lpips",
+        }  # fmt: skip
         return Fake(seed=options["seed"])
 
     monkeypatch.setattr(armory.Armory, "open", opened)
@@ -93,6 +95,24 @@ def test_exit_codes(app: typer.Typer, tmp_path: Path) -> None:
     assert run(app, source, "-o", tmp_path / "file/out").exit_code == 5
     (source / "b.png").write_text("")
     assert run(app, source, "-o", tmp_path / "out").exit_code == 1
+
+
+def test_heat_maps_are_drawn_beside_the_pictures(app: typer.Typer, tmp_path: Path) -> None:
+    source = paint(tmp_path / "in/a.png", 1)
+    options = (source.parent, "-o", tmp_path / "out", "--heat-map")
+    assert run(app, *options, tmp_path / "in/maps").exit_code == Exit.USAGE
+    assert run(app, source, "-o", "-", "--heat-map", tmp_path / "maps").exit_code == Exit.USAGE
+    assert run(app, *options, tmp_path / "maps", "--dry-run").exit_code == 0
+    assert not (tmp_path / "maps").exists()
+    assert not (tmp_path / "out").exists()
+    for _ in range(2):  # and again for what an earlier run has armed
+        assert run(app, *options, tmp_path / "maps").exit_code == 0
+        assert set(tree(tmp_path / "maps")) == {"a.png.png", "before_after.html"}
+        (tmp_path / "maps/a.png.png").unlink()
+    (tmp_path / "file").write_text("")
+    result = run(app, *options, tmp_path / "file")
+    assert result.exit_code == Exit.OUTPUT
+    assert result.stderr.count("forearm: ") == 1
 
 
 def test_errors_have_codes() -> None:

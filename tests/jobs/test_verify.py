@@ -61,6 +61,17 @@ def test_an_untagged_copy_a_wrong_size_and_a_broken_file_are_problems_not_crashe
     assert json.loads(as_json(both))["summary"]["problems"] == 2
 
 
+@pytest.mark.parametrize(
+    ("named", "followed"), [("photo_backbone", "photo_backbone"), ("https://example.org/a.pth", None), ("/etc/x", None)]
+)
+def test_a_file_cannot_name_what_is_loaded(files: Pairing, named: str, followed: str | None) -> None:
+    from forearm.images.codec import encode
+
+    kept = decode(files.armed)
+    files.armed.write_bytes(encode(kept, kept.pixels, {"forearm": "0", "defense": "x", "threat": "linf:4/255", "backbone": named}))
+    assert [pair.backbone for pair in pairings(files.armed, files.original)] == [followed]
+
+
 def test_the_numbers_are_those_of_the_pixels(files: Pairing, pair: dict[str, str]) -> None:
     seen = check(files, pair)
     difference = decode(files.armed).pixels.astype(float) - decode(files.original).pixels
@@ -70,7 +81,7 @@ def test_the_numbers_are_those_of_the_pixels(files: Pairing, pair: dict[str, str
 
 def test_what_there_is_to_verify(files: Pairing, tmp_path: Path) -> None:
     found = pairings(files.armed, files.original)[0]
-    assert (found.threat, found.backbone) == ("linf:4/255", "backbone")
+    assert (found.threat, found.backbone) == ("linf:4/255", None)  # no embedded one: `--backbone` must name it
     with pytest.raises(forearm.InputError, match="--original"):
         pairings(files.armed)
     with pytest.raises(forearm.InputError, match="no journal"):

@@ -30,6 +30,18 @@ Defense = Annotated[str, typer.Option(help="Defence by name, for example 'mspd(c
 Threat = Annotated[
     str | None, typer.Option(help="Threat, for example linf:8/255 (default: linf:8/255 up to 64 pixels, linf:4/255 for photos).")
 ]
+Strength = Annotated[
+    str | None, typer.Option(help="Instead of a threat: subtle, balanced or strong (photos 2, 4, 8 /255; small pictures 4, 8, 12 /255).")
+]
+Survive = Annotated[
+    str | None, typer.Option(help="What publishing does, to arm for it: web, social, archive, or steps such as 'jpeg:75,resize:1080'.")
+]
+MinPsnr = Annotated[float | None, typer.Option(metavar="DB", help="Least PSNR: the budget shrinks for each picture until it is kept.")]
+MaxLpips = Annotated[float | None, typer.Option(metavar="X", help="Greatest LPIPS-Squeeze distance, likewise; needs --lpips.")]
+Lpips = Annotated[Path | None, typer.Option(help="Folder with the published LPIPS-Squeeze weights.")]
+HeatMap = Annotated[
+    Path | None, typer.Option(help="Folder for a small map of the change of each file, and a page to slide before and after.")
+]
 Backbone = Annotated[str | None, typer.Option(help="Name or path (default: the embedded one for the picture's size).")]
 Labeller = Annotated[str | None, typer.Option(help="Name or path; 'backbone' lets the backbone label.")]
 Labels = Annotated[Path | None, typer.Option(help="Your labels: CSV with the columns file,label; they win.")]
@@ -54,12 +66,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary to stdout 
 
 
 def protect(
-    paths: Paths, *, out: Out = None, defense: Defense = "mspd", threat: Threat = None, backbone: Backbone = None,
+    paths: Paths, *, out: Out = None, defense: Defense = "mspd", threat: Threat = None, strength: Strength = None,
+    survive: Survive = None, min_psnr: MinPsnr = None, max_lpips: MaxLpips = None, lpips: Lpips = None, backbone: Backbone = None,
     labeller: Labeller = None, labels: Labels = None, label: Label = None, threshold: Threshold = 0.5, seed: Seed = 0,
     device: Device = None, include: Include = None, exclude: Exclude = None, in_place: InPlace = False,
     backup: Backup = None, exists: Exists = "skip", again: Again = False, no_tag: NoTag = False, dry_run: DryRun = False, jobs: Jobs = 2,
     batch: Batch = 64, batch_pixels: BatchPixels = 4_000_000, max_pixels: MaxPixels = None, max_bytes: MaxBytes = None,
-    as_json: Json = False,
+    heat_map: HeatMap = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Arm pictures: same folders, names, formats and metadata, with pixels that resist attacks.
 
@@ -71,18 +84,19 @@ def protect(
 
         armourer = Armory.open(
             defense=defense, threat=threat, backbone=backbone, labeller=labeller, seed=seed, device=device,
-            threshold=threshold,
+            threshold=threshold, strength=strength, survive=survive, min_psnr=min_psnr, max_lpips=max_lpips, lpips=lpips,
         )  # fmt: skip
         job = ProtectJob(
             tuple(paths), out, in_place, backup, tuple(include or ()), tuple(exclude or ()), labels, exists, again,
             not no_tag, dry_run, jobs, batch, batch_pixels, limits_of(max_pixels, max_bytes),
         )  # fmt: skip
+        check_maps(paths, out, heat_map)
         if STREAM in (*paths, out):
             code = stream(job, armourer, label, as_json)
         elif label is not None:
             raise SpecError("label: got --label for a folder; --labels FILE, for example --labels labels.csv")
         else:
-            code = folder(job, armourer, as_json)
+            code = folder(job, armourer, as_json, heat_map)
     except ForearmError as error:
         typer.echo(f"forearm: {visible(str(error))}", err=True)
         raise typer.Exit(exit_for(error)) from None
@@ -98,8 +112,23 @@ def limits_of(max_pixels: int | None, max_bytes: int | None) -> Limits:
     return replace(LIMITS, max_pixels=max_pixels or LIMITS.max_pixels, max_bytes=max_bytes or LIMITS.max_bytes)
 
 
-def folder(job: ProtectJob, armourer: Armourer, as_json: bool) -> Exit:
-    """Run the folder job with a progress bar on stderr."""
+def check_maps(paths: list[Path], out: Path | None, heat_map: Path | None) -> None:
+    """SpecError for heat maps of a stream, and for a place where the next run would take them for pictures."""
+    from os.path import realpath
+
+    from forearm.images.folder import within
+
+    if heat_map is None:
+        return
+    if STREAM in (*paths, out):
+        raise SpecError("heat-map: got it for one picture from a stream; folders, for example protect photos/ -o armed/ --heat-map maps/")
+    for path in paths:
+        if path.is_dir() and within(realpath(heat_map), realpath(path)):
+            raise SpecError(f"heat-map: {str(heat_map)!r} lies inside the input {str(path)!r}; a folder beside it, for example maps/")
+
+
+def folder(job: ProtectJob, armourer: Armourer, as_json: bool, heat_map: Path | None = None) -> Exit:
+    """Run the folder job with a progress bar on stderr, and draw its changes into `heat_map`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -116,6 +145,11 @@ def folder(job: ProtectJob, armourer: Armourer, as_json: bool) -> Exit:
 
         summary = work.protect(job, armourer, report, stop)
     table(console, summary, armourer.notes())
+    if heat_map is not None and not job.dry_run and summary.armed + summary.done:
+        from forearm.report.slider import write_looks
+
+        for why in write_looks(heat_map, (*summary.done, *summary.armed), job.root, in_place=job.in_place):
+            console.print(visible(why), markup=False, highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(summary.values()))
     return exit_of(summary, stop.signal)
@@ -132,6 +166,8 @@ def table(console: Console, summary: Summary, notes: list[str]) -> None:
         rows.add_row(title, str(count))
     if summary.median_psnr is not None:
         rows.add_row("median PSNR", f"{summary.median_psnr:.1f} dB")
+    for eps, count in summary.budgets.items():
+        rows.add_row(f"budget {eps}/255", str(count))
     console.print(rows)
     for line in summary.failed[:20]:
         console.print(visible(f"failed: {line.file}: {line.reason}"), markup=False, highlight=False, soft_wrap=True)

@@ -27,6 +27,9 @@ def verify(
     labeller: Annotated[str | None, typer.Option(help="The labeller, for files whose label no journal knows.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Folder with the published LPIPS-Squeeze weights: adds LPIPS to the JSON.")] = None,
+    survive: Annotated[
+        str | None, typer.Option(help="Also measure after publishing: web, social, archive, or steps such as 'jpeg:75,resize:1080'.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of the table.")] = False,
 ) -> None:
     """Measure armed files anew against their originals: budget, label and margin, and targets under attack before and after.
@@ -49,6 +52,7 @@ def verify(
             labeller=labeller,
             device=device,
             lpips_weights=lpips,
+            survive=survive,
         ):
             checks.append(check)
             status.update(f"verified {len(checks)} of {len(pairs)} files")
@@ -85,7 +89,33 @@ def _print(checks: Sequence[Check], attack: str) -> None:
     for name, row in total["targets"].items():
         targets.add_row(name, *(str(row[column]) for column in ("files", "clean_before", "clean_after", "robust_before", "robust_after")))
     console.print(targets)
+    if "survival" in total:
+        _print_survival(console, checks, total["survival"])
     console.print(f"{total['good']} of {total['files']} files are well. 'Right' means: says the label that the file was armed with.")
+
+
+def _print_survival(console: Console, checks: Sequence[Check], total: dict[str, int]) -> None:
+    """What holds after publishing, a line a file: original -> armed, both published."""
+    found = [(check, check.survival) for check in checks if check.survival is not None]
+    table = Table(
+        "file", "published at", "label", "margin", "targets right under attack", title=f"After {found[0][1].chain}: original -> armed"
+    )
+    for check, survival in found:
+        held = survival.says == check.name
+        before, after = survival.robust
+        table.add_row(
+            Path(check.file).name,
+            f"{survival.width} x {survival.height}",
+            f"[green]{survival.says}[/green]" if held else f"[red]{survival.says}, not {check.name}[/red]",
+            f"{survival.margin_before:+.1f} -> {survival.margin_after:+.1f}",
+            f"{before} -> {after} of {len(survival.targets)}",
+        )
+    console.print(table)
+    console.print(
+        f"Published, the label holds on {total['label_holds']} of {total['files']} files. Under attack {total['robust_after']} of "
+        f"{total['judged']} verdicts on them are right; {total['robust_unpublished']} before publishing, and {total['robust_before']} on "
+        "the originals, published."
+    )
 
 
 def inspect(

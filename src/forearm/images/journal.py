@@ -55,6 +55,8 @@ class Line:
     margin_before: float | None = None
     margin_after: float | None = None  # on the pixels of the written file
     linf_file: int | None = None  # levels of 1/255, of the written file
+    eps: int | None = None  # the budget used, in levels of 1/255, where bounds on the quality chose it
+    survive: str | None = None  # the publishing chains it was armed for
     seconds: float | None = None  # work on this file: decoding, its share of the batch, encoding
 
     def text(self) -> str:

@@ -27,6 +27,8 @@ class ArmReport:
     view_share: float  # size of the change in the backbone's view over its size in the picture (root mean square)
     margin_before: float  # backbone's logit of the label minus the best other: above 0 the backbone says the label
     margin_after: float
+    eps: int | None = None  # the budget that was used, in levels of 1/255, where bounds on the quality chose it
+    survive: str | None = None  # the publishing chains it was armed for
 
 
 @dataclass(frozen=True, slots=True)

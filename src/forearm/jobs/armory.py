@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,22 +18,29 @@ from torch import Tensor, nn
 from forearm.core.gradients import Classifier
 from forearm.core.losses import margin
 from forearm.core.noise import Noise
+from forearm.core.norms import LINF
 from forearm.core.precision import fast
+from forearm.core.publishing import family, spelled
 from forearm.core.quality import psnr, ssim
 from forearm.core.quantize import release
 from forearm.core.threat import Threat
 from forearm.core.view import View
 from forearm.defenses.preemptive.large import at_working_size
 from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
-from forearm.errors import SpecError
+from forearm.errors import InputError, SpecError
 from forearm.jobs.arm import Armed, ArmReport, Pixels
+from forearm.jobs.bounds import Bounds, largest
 from forearm.models.card import Card
 from forearm.models.load import load_model
 from forearm.registry import accepts, bind
 
 SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
 PAIRS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_labeller")}  # by whether the picture is small
-THREATS = {True: "linf:8/255", False: "linf:4/255"}
+STRENGTHS = {  # threats of small pictures and of photos. At 12/255 a picture of 32 pixels still passes for itself, at 16/255 it is grainy
+    "subtle": {True: "linf:4/255", False: "linf:2/255"},
+    "balanced": {True: "linf:8/255", False: "linf:4/255"},  # what the embedded pairs were trained for
+    "strong": {True: "linf:12/255", False: "linf:8/255"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,9 @@ class Armory:
     seed: int
     device: str
     threshold: float
+    strength: str = "balanced"
+    survive: str | None = None  # the publishing chains, spelled out
+    bounds: Bounds = field(default_factory=Bounds)
     _pairs: dict[bool, Pair] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -107,33 +118,53 @@ class Armory:
         seed: int = 0,
         device: str | None = None,
         threshold: float = 0.5,
+        *,
+        strength: str | None = None,
+        survive: str | None = None,
+        min_psnr: float | None = None,
+        max_lpips: float | None = None,
+        lpips: Path | None = None,
     ) -> Armory:
         """An armoury by names.
 
         `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded pair for the
         picture's size; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
-        and the backbone labels it instead. Unknown names and options raise SpecError before any model is loaded.
+        and the backbone labels it instead. `strength` names a threat for each size of picture instead of `threat` (`STRENGTHS`); `survive`
+        publishing chains that the copies of the defence are seen through (`core.publishing`). With `min_psnr` (dB) or `max_lpips` (with the
+        weights' folder `lpips`) each picture gets the largest budget up to the threat, in levels of 1/255, at which its release keeps them;
+        a picture for which even 1/255 is too much is refused. Unknown names and options raise SpecError before any model is loaded.
         """
         protector: Protector = bind(PREEMPTIVE, defense)
-        if threat is not None:
-            Threat.parse(threat)
+        known = None if threat is None else Threat.parse(threat)
+        if strength is not None and strength not in STRENGTHS:
+            raise SpecError(f"strength: got {strength!r}; one of {', '.join(STRENGTHS)}, for example 'balanced'")
+        if strength is not None and threat is not None:
+            raise SpecError(f"strength: got {strength!r} and the threat {threat!r}; one of them, for example --strength subtle")
+        chains = None if survive is None or survive.strip() == "none" else spelled(family(survive))
+        if chains is not None and not accepts(protector, "survive"):
+            raise SpecError(f"survive: got it with the defence {defense!r}, which has no copies or names its own; for example 'mspd'")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        bounds = Bounds.of(min_psnr, max_lpips, lpips, device)
+        if bounds and known is not None and known.norm is not LINF:
+            raise SpecError(f"quality: got bounds for {known}; a linf threat, whose budget is searched in levels, for example 'linf:4/255'")
         if not 0.0 <= threshold <= 1.0:
             raise SpecError(f"threshold: got {threshold}; a confidence from 0 to 1, for example 0.5")
         return cls(
-            defense, protector, backbone, labeller, threat, seed, device or ("cuda" if torch.cuda.is_available() else "cpu"), threshold
-        )
+            defense, protector, backbone, labeller, threat, seed, device, threshold, strength or "balanced", chains, bounds
+        )  # fmt: skip
 
     def pair(self, height: int, width: int) -> Pair:
         """The models for pictures of this size."""
         small = max(height, width) <= SMALL
         if small not in self._pairs:
             backbone, labeller = PAIRS[small]
-            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, self.threat or THREATS[small], self.device)
+            threat = self.threat or STRENGTHS[self.strength][small]
+            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, threat, self.device)
         return self._pairs[small]
 
     def settings(self, height: int, width: int) -> dict[str, str | int | float]:
         pair = self.pair(height, width)
-        return {
+        known: dict[str, str | int | float] = {
             "defense": self.defense,
             "threat": str(pair.threat),
             "backbone": pair.backbone.card.name,
@@ -143,6 +174,7 @@ class Armory:
             "threshold": self.threshold,
             "seed": self.seed,
         }
+        return known | ({} if self.survive is None else {"survive": self.survive}) | self.bounds.settings()
 
     def class_index(self, name: str, height: int, width: int) -> int:
         classes = self.pair(height, width).backbone.card.classes
@@ -191,10 +223,16 @@ class Armory:
         protector: Callable[..., Tensor] = self.protector
         if accepts(protector, "grid") and x.shape[2] * x.shape[3] > view.size[0] * view.size[1]:
             protector = partial(protector, grid=view.size)
-        noise = Noise(self.seed, torch.tensor([content_id(pixels)]))
+        if self.survive is not None:
+            protector = partial(protector, survive=self.survive)
         y = torch.tensor([label.index], device=x.device)
-        protected = at_working_size(protector, view, x, y, threat=pair.threat, noise=noise, side=pair.backbone.card.size)
-        armed = release(protected, x, pair.threat)
+
+        def released(threat: Threat) -> Tensor:
+            noise = Noise(self.seed, torch.tensor([content_id(pixels)]))
+            protected = at_working_size(protector, view, x, y, threat=threat, noise=noise, side=pair.backbone.card.size)
+            return release(protected, x, threat)
+
+        eps, armed = self._bounded(released, x, pair.threat)
         change = armed - x
         report = ArmReport(
             label=label.index,
@@ -208,8 +246,25 @@ class Armory:
             view_share=float(view.see(change).square().mean().sqrt() / change.square().mean().sqrt().clamp_min(1e-12)),
             margin_before=self._margin(x, label.index),
             margin_after=self._margin(armed, label.index),
+            eps=eps,
+            survive=self.survive,
         )
         return Armed((armed[0].permute(1, 2, 0) * 255.0).round().to(torch.uint8).cpu().numpy(), report)
+
+    def _bounded(self, released: Callable[[Threat], Tensor], x: Tensor, threat: Threat) -> tuple[int | None, Tensor]:
+        """The release of the largest budget that keeps the bounds, and that budget in levels; without bounds that of the whole threat."""
+        if not self.bounds:
+            return None, released(threat)
+        top = int(255.0 * threat.eps + 1e-9)
+
+        def made(level: int) -> Tensor:
+            return released(threat if level == top else replace(threat, eps=level / 255.0))
+
+        found = largest(top, made, lambda armed: self.bounds.complaint(armed, x) is None) if top else None
+        if found is None:
+            why = f"even a change of 1/255 gives {self.bounds.complaint(made(1), x)}" if top else f"{threat} has no whole level"
+            raise InputError(f"quality: {why}; looser bounds, for example --min-psnr 40")
+        return found
 
 
 def as_tensor(pixels: Pixels, device: str) -> Tensor:

@@ -39,6 +39,11 @@ def arm(
     seed: int = 0,
     threshold: float = 0.5,
     device: str | None = None,
+    strength: str | None = None,
+    survive: str | None = None,
+    min_psnr: float | None = None,
+    max_lpips: float | None = None,
+    lpips: Path | None = None,
 ) -> tuple[Any, Any]:
     """An armed picture and what was done to it.
 
@@ -46,9 +51,13 @@ def arm(
       a PIL image (RGB, L, RGBA or LA) -> a PIL image; a uint8 array `h w`, `h w 1`, `h w 3` or `n h w 3` -> an array; a float tensor `c h w` or
       `n c h w` in [0, 1] with 1 or 3 channels -> a tensor of the same type, on the 8-bit grid. A batch gives a list of reports.
     label: a class by number or name, one for each picture of a batch; None asks the labeller (see `Armory.open` for the other options).
-    Raises InputError for what is not a picture, SpecError for unknown names. Cost: 40 gradients of the backbone a picture, for MSPD.
+    Raises InputError for what is not a picture or cannot keep its bounds, SpecError for unknown names. Cost: 40 gradients of the backbone a
+    picture, for MSPD; with `min_psnr` or `max_lpips` as many again for each budget that is tried.
     """
-    armory = Armory.open(defense, threat, backbone, labeller, seed, device, threshold)
+    armory = Armory.open(
+        defense, threat, backbone, labeller, seed, device, threshold, strength=strength, survive=survive, min_psnr=min_psnr,
+        max_lpips=max_lpips, lpips=lpips,
+    )  # fmt: skip
     if isinstance(image, Path | str | bytes):
         picture = decode(Path(image) if isinstance(image, str) else image)
         armed = _arm(armory, [picture.pixels], [_one(label)])[0]

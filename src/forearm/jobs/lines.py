@@ -22,8 +22,9 @@ def key_of(sha256: str, settings: Tag, label: int | None, tagged: bool) -> str:
 
 
 def tag_for(settings: Tag) -> Tag:
-    """What the file says of itself: version, defense, threat and backbone; never the seed."""
-    return armed_tag(*(str(settings[name]) for name in ("defense", "threat", "backbone")))
+    """What the file says of itself: version, defense, threat and backbone, and what it was armed to survive; never the seed."""
+    tag = armed_tag(*(str(settings[name]) for name in ("defense", "threat", "backbone")))
+    return tag | {"survive": settings["survive"]} if "survive" in settings else tag
 
 
 def armed_line(started: Line, armed: Armed, original: Pixels, saved: Saved, armourer: Armourer, seconds: float) -> Line:
@@ -56,6 +57,8 @@ def armed_line(started: Line, armed: Armed, original: Pixels, saved: Saved, armo
         margin_before=before,
         margin_after=after,
         linf_file=linf_file,
+        eps=report.eps,
+        survive=report.survive,
         seconds=round(seconds, 3),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,11 @@ class Summary:
         return statistics.median(values) if values else None
 
     @property
+    def budgets(self) -> dict[int, int]:
+        """How many armed files got which budget, in levels of 1/255, where bounds on the quality chose it."""
+        return dict(sorted(Counter(line.eps for line in self.armed + self.done if line.eps is not None).items()))
+
+    @property
     def empty(self) -> bool:
         """Whether there was nothing to arm: no picture was found, and nothing failed."""
         found = [line for line in self.skipped if line.sha256 is not None]
@@ -52,6 +58,7 @@ class Summary:
         return {
             "counts": {name: len(getattr(self, name)) for name in ("armed", "done", "skipped", "failed", "left", "uncertain")},
             "median_psnr": self.median_psnr,
+            "budgets": {str(eps): count for eps, count in self.budgets.items()},
             "seconds": round(self.seconds, 3),
             "dry_run": self.dry_run,
             "uncertain": [

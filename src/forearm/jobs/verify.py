@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from forearm.attacks.table import ATTACKS
 from forearm.core import lpips
+from forearm.core.losses import margin
 from forearm.core.noise import Noise
 from forearm.core.precision import verdict
+from forearm.core.publishing import Chain, family
 from forearm.core.quality import psnr, ssim
 from forearm.core.threat import Threat
 from forearm.errors import ForearmError, InputError
@@ -23,6 +26,7 @@ from forearm.images.journal import History, journal_path, read
 from forearm.images.picture import Picture
 from forearm.images.provenance import tag_of
 from forearm.jobs.armory import SMALL, Armory, Role, as_tensor, content_id
+from forearm.models.load import embedded
 from forearm.registry import bind
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +42,24 @@ class Target:
     clean_after: bool
     robust_before: bool
     robust_after: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survival:
+    """What holds once original and armed file went through a publishing chain, real codecs and all. Margins as in `Check`."""
+
+    chain: str
+    width: int  # as published
+    height: int
+    says: str  # the class that the backbone names on the armed file, published
+    margin_before: float
+    margin_after: float
+    targets: tuple[Target, ...]
+
+    @property
+    def robust(self) -> tuple[int, int]:
+        """How many targets are right under attack, on the original and on the armed file."""
+        return sum(t.robust_before for t in self.targets), sum(t.robust_after for t in self.targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +80,7 @@ class Check:
     margin_before: float = 0.0
     margin_after: float = 0.0
     targets: tuple[Target, ...] = ()
+    survival: Survival | None = None  # where a chain was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +121,10 @@ def _journalled(folder: Path) -> list[Pairing]:
 
 
 def _pairing(armed: Path, original: Path, label: int | None) -> Pairing:
+    """What a file says of itself, as far as it may be followed: of models, those that are embedded; a path or an address is never opened for it."""
     tag = (tag_of(armed) if armed.is_file() else None) or {}
-    threat, backbone = tag.get("threat"), tag.get("backbone")
-    return Pairing(armed, original, label, str(threat) if threat else None, str(backbone) if backbone else None)
+    threat, backbone = tag.get("threat"), str(tag.get("backbone"))
+    return Pairing(armed, original, label, str(threat) if threat else None, backbone if backbone in embedded() else None)
 
 
 def verify(
@@ -113,22 +137,25 @@ def verify(
     labeller: str | None = None,
     device: str | None = None,
     lpips_weights: Path | None = None,
+    survive: str | None = None,
 ) -> Iterator[Check]:
     """Each pair measured from its two files; a file that cannot be read or measured is a Check with a problem, and the others go on.
 
     Targets are attacked where they stand: each sees original and release resized to its own input, as a deployment would, and the attacker moves
-    that input by at most the threat's eps. Cost a file: twice the attack's passes for each target.
+    that input by at most the threat's eps. `survive` (`core.publishing`) measures both files once more after the nominal chain of a family.
+    Cost a file: twice the attack's passes for each target, with `survive` twice that. SpecError for names that are not known.
     """
     attacker: Callable[..., Tensor] = bind(ATTACKS, attack)
     armories: dict[tuple[str | None, ...], Armory] = {}
     roles: dict[str, Role] = {}
     distance = None if lpips_weights is None else lpips.load(lpips_weights)
+    chain = None if survive is None else family(survive)[0]
     for pair in pairs:
         key = (threat or pair.threat, backbone or pair.backbone, labeller or (None if pair.label is None else "backbone"))
         if key not in armories:
             armories[key] = Armory.open("none", *key, device=device)
         try:
-            yield _check(pair, armories[key], roles, attacker, targets, distance)
+            yield _check(pair, armories[key], roles, attacker, targets, distance, chain)
         except ForearmError as error:
             yield Check(str(pair.armed), str(pair.original), str(error))
 
@@ -140,6 +167,7 @@ def _check(
     attacker: Callable[..., Tensor],
     names: Sequence[str] | None,
     distance: Distance | None,
+    chain: Chain | None,
 ) -> Check:
     before, after = decode(pair.original), decode(pair.armed)
     if before.pixels.shape != after.pixels.shape:
@@ -154,11 +182,11 @@ def _check(
     problem = None if tagged else "carries no tag that says it is armed"
     if not within and after.lossless:
         problem = f"a change of {linf} levels leaves {known.threat}"
-    results = []
     for name in names or TARGETS[max(height, width) <= SMALL]:
         if name not in roles:
             roles[name] = Role.load(name, armory.device)
-        results.append(_attack(roles[name], x, x_armed, label, known.threat, attacker, content_id(before.pixels)))
+    seen_by = [roles[name] for name in names or TARGETS[max(height, width) <= SMALL]]
+    strike = partial(_attack, label=label, threat=known.threat, attacker=attacker, key=content_id(before.pixels))
     return Check(
         file=str(pair.armed),
         original=str(pair.original),
@@ -173,7 +201,27 @@ def _check(
         name=known.backbone.card.classes[label],
         margin_before=armory.margins([before.pixels], [label])[0],
         margin_after=armory.margins([after.pixels], [label])[0],
-        targets=tuple(results),
+        targets=tuple(strike(role, x, x_armed) for role in seen_by),
+        survival=None if chain is None else _survival(chain, known.backbone, seen_by, strike, x, x_armed, label),
+    )
+
+
+def _survival(
+    chain: Chain, backbone: Role, roles: Sequence[Role], strike: Callable[..., Target], x: Tensor, x_armed: Tensor, label: int
+) -> Survival:
+    """Both pictures through the chain's real codecs, each at the size it is published in, and judged there."""
+    published, published_armed = chain.exact(x), chain.exact(x_armed)
+    with torch.inference_mode():
+        logits = torch.cat([backbone.view(seen)(seen).float() for seen in (published, published_armed)])
+    before, after = margin(logits, torch.tensor([label, label], device=x.device)).neg().tolist()
+    return Survival(
+        chain=str(chain),
+        width=published.shape[3],
+        height=published.shape[2],
+        says=backbone.card.classes[int(logits[1].argmax())],
+        margin_before=before,
+        margin_after=after,
+        targets=tuple(strike(role, published, published_armed) for role in roles),
     )
 
 
@@ -206,7 +254,25 @@ def summary(checks: Sequence[Check]) -> dict[str, Any]:
             row["files"] += 1
             for name in ("clean_before", "clean_after", "robust_before", "robust_after"):
                 row[name] += int(getattr(target, name))
-    return {"files": len(checks), "good": len(good), "problems": len(checks) - len(good), "targets": table}
+    return {"files": len(checks), "good": len(good), "problems": len(checks) - len(good), "targets": table} | survived(checks)
+
+
+def survived(checks: Sequence[Check]) -> dict[str, Any]:
+    """What held after the publishing chain, over all files that went through it; nothing where none did."""
+    found = [(check, check.survival) for check in checks if check.survival is not None]
+    if not found:
+        return {}
+    return {
+        "survival": {
+            "files": len(found),
+            "label_holds": sum(s.says == check.name for check, s in found),
+            "margin_rose": sum(s.margin_after > s.margin_before for _, s in found),
+            "robust_before": sum(s.robust[0] for _, s in found),
+            "robust_after": sum(s.robust[1] for _, s in found),
+            "robust_unpublished": sum(t.robust_after for check, _ in found for t in check.targets),
+            "judged": sum(len(s.targets) for _, s in found),
+        }
+    }
 
 
 def inspect(path: Path) -> dict[str, Any]:

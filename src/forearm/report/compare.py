@@ -12,6 +12,7 @@ from forearm.images.codec import Pixels
 
 GAIN = 16  # the difference is shown this many times as large, around grey
 HEADER = 34
+HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))  # from no change to the largest: dark to light
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,20 @@ def difference(before: Pixels, after: Pixels, gain: int = GAIN) -> Pixels:
     """Mid-grey where nothing changed; each level of change is shown as `gain` levels. Computed in integers, clipped to 0..255."""
     change = after.astype(np.int16) - before.astype(np.int16)
     return np.clip(128 + gain * change, 0, 255).astype(np.uint8)
+
+
+def heat_map(before: Pixels, after: Pixels, edge: int = 320) -> Image.Image:
+    """Where a picture changed: the largest change over its channels, dark for none and light for the picture's own largest.
+
+    Shrunk to `edge` pixels at the longer edge by taking means, so that fine patterns show as their average; never enlarged.
+    """
+    change = np.abs(after.astype(np.int16) - before.astype(np.int16)).max(2)
+    share = change / max(1, int(change.max()))
+    stops = np.linspace(0.0, 1.0, len(HEAT))
+    colours = np.stack([np.interp(share, stops, [stop[channel] for stop in HEAT]) for channel in range(3)], 2)
+    picture = Image.fromarray(colours.round().astype(np.uint8))
+    picture.thumbnail((edge, edge), Image.Resampling.BOX)
+    return picture
 
 
 def before_after(pairs: Sequence[Pair], width: int = 380) -> Image.Image:

@@ -20,6 +20,7 @@ from torch import Tensor
 from forearm.core.gradients import Classifier, input_gradient
 from forearm.core.noise import Noise
 from forearm.core.norms import LINF
+from forearm.core.publishing import Published, chosen, family
 from forearm.core.threat import Threat
 from forearm.defenses.preemptive.aims import aim_named, shape_named
 from forearm.errors import SpecError
@@ -44,6 +45,7 @@ def smooth_gradient(
     draw: str = "uniform",
     aim: str = "ce",
     shape: str = "none",
+    survive: str = "none",
 ) -> Tensor:
     """The mean of the end points of `copies` noisy copies of `centre` (`n c h w`), each moved `inner` times along its own gradient's sign.
 
@@ -53,11 +55,13 @@ def smooth_gradient(
     `grid` (rows, columns) draws the noise on a coarser grid and repeats it over each cell: where the model looks at a picture through a
     resize, noise of single pixels would be averaged away before it is seen (a departure: the paper's pictures have the model's own size).
     Beyond the paper: `draw` spreads the copies (`draws`), `aim` is another loss than the cross-entropy and `shape` filters each gradient before
-    its sign is taken (`aims`).
+    its sign is taken (`aims`). `survive` names a family of publishing chains (`core.publishing`): each copy is seen through one of them, drawn
+    by `noise`, at the same number of passes; "none" leaves them out.
 
     Cost: `copies * inner` forward and backward passes. The copies go through the model together, as many as `PIXELS_AT_ONCE` allows.
     """
-    loss, shaped = aim_named(aim), shape_named(shape)
+    loss, shaped, chains = aim_named(aim), shape_named(shape), family(survive)
+    choice = chosen(noise, centre, copies, len(chains)) if any(chain.steps for chain in chains) else None
     drawn = draws(centre, copies, draw=draw, threat=threat, noise=noise, grid=grid)
     together = max(1, min(copies, PIXELS_AT_ONCE // centre.numel()))
     total = torch.zeros_like(centre)
@@ -68,8 +72,9 @@ def smooth_gradient(
         if spread:
             z = c + spread * torch.cat([next(drawn) for _ in range(k)])
             z = z.clamp_(0.0, 1.0)
+        look = model if choice is None else Published(model, chains, choice[first : first + k].flatten())
         for _ in range(inner):
-            gradient, _ = input_gradient(model, z, y.repeat(k), loss)
+            gradient, _ = input_gradient(look, z, y.repeat(k), loss)
             z = threat.project(z + (direction * step * threat.eps) * threat.norm.steepest(shaped(gradient)), c)
         for end in z.chunk(k):
             total += end
@@ -136,12 +141,13 @@ def mcgs(
     aim: str = "ce",
     back: str = "ce",
     shape: str = "none",
+    survive: str = "none",
 ) -> Tensor:
     """Pictures `x` (`n c h w`, [0, 1]) hardened towards the classes `y` on the backbone `model`: the cascade F_forward-B_backward.
 
     The result is float in [0, 1] within `threat` of `x`; it is published as 8 bits (`core.quantize.release`). `rate` scales an epoch's move,
     `step` (in units of eps) the move inside it. Labels may be the labeller's, the backbone's own or the user's: this function does not ask.
-    `draw`, `aim` (the forward epochs' loss), `back` (the backward epochs') and `shape` are those of `smooth_gradient`; the defaults are MSPD.
+    `draw`, `aim` (the forward epochs' loss), `back` (the backward epochs'), `shape` and `survive` are those of `smooth_gradient`; the defaults are MSPD.
     Cost: `(forward + backward) * copies * inner` forward and backward passes. Source: arXiv 2407.15524, figure 4 for the general cascade.
     """
     release = x
@@ -149,7 +155,7 @@ def mcgs(
         for _ in range(epochs):
             end = smooth_gradient(
                 model, release, y, sign, threat=threat, noise=noise, copies=copies, inner=inner, step=step, spread=spread, grid=grid,
-                draw=draw, aim=loss, shape=shape,
+                draw=draw, aim=loss, shape=shape, survive=survive,
             )  # fmt: skip
             release = threat.project(release - sign * rate * (end - release), x)
     return release
