@@ -93,10 +93,15 @@ def measured(name: str) -> bool:
     return (ROOT / "benchmarks" / "results" / f"{name}.json").is_file()
 
 
+def parts_of(name: str) -> list[str]:
+    """Which parts of a benchmark were run."""
+    return [part for part in ("cifar10", "photos") if measured(name) and part in result(name)["details"]]
+
+
 def concealed(figure: str) -> str:
     """The published table of GCM on this project's models: AR ("ar") or robust accuracy ("robust") for who does not know it."""
     body = []
-    for part in ("cifar10", "photos"):
+    for part in parts_of("gcm_table"):
         for model, row in result("gcm_table")["details"][part].items():
             for label, cells in row["published"].items():
                 body.append([model, label, share(row["clean"]), *(share(cell[figure]) for cell in cells.values())])
@@ -105,6 +110,8 @@ def concealed(figure: str) -> str:
 
 def knowing(part: str) -> str:
     """AR under each way to attack a concealed model."""
+    if part not in parts_of("gcm_table"):
+        return NOT_YET.format(name="gcm_table")
     body = []
     for model, row in result("gcm_table")["details"][part].items():
         n = row["worst"]["linf"]["difference"]["n"]
@@ -117,7 +124,7 @@ def knowing(part: str) -> str:
 def concealed_worst() -> str:
     """Worst cases in robust accuracy: of the bare model, of the concealed one by its own gradient alone, of the concealed one by all."""
     body = []
-    for part in ("cifar10", "photos"):
+    for part in parts_of("gcm_table"):
         for model, row in result("gcm_table")["details"][part].items():
             for norm in ("l1", "l2", "linf"):
                 w = row["worst"][norm]
@@ -132,7 +139,7 @@ def concealed_worst() -> str:
 def noise_controls() -> str:
     """AR through GCM beside that of noise of the same size on the bare model."""
     body = []
-    for part in ("cifar10", "photos"):
+    for part in parts_of("gcm_table"):
         for model, row in result("gcm_table")["details"][part].items():
             for column, cell in row["controls"].items():
                 body.append([model, column, share(cell["GCM"]["ar"]), share(cell["control"]["ar"]), signed(cell["difference"])])
