@@ -21,10 +21,8 @@ from forearm.errors import ForearmError, SpecError
 from forearm.evaluate.cell import Cell
 from forearm.evaluate.chosen import Sources, content, full_name
 from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec
+from forearm.models.load import PAIRS, SMALL
 from forearm.registry import bind, parse
-
-SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
-PAIRS = {True: ("cifar10_backbone", "cifar10_labeller"), False: ("photo_backbone", "photo_labeller")}  # by whether they are small
 
 Names = list[str]
 

@@ -31,11 +31,9 @@ from forearm.errors import InputError, SpecError
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.bounds import Bounds, largest
 from forearm.models.card import Card
-from forearm.models.load import load_model
+from forearm.models.load import PAIRS, SMALL, load_model
 from forearm.registry import accepts, bind
 
-SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
-PAIRS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_labeller")}  # by whether the picture is small
 STRENGTHS = {  # threats of small pictures and of photos. At 12/255 a picture of 32 pixels still passes for itself, at 16/255 it is grainy
     "subtle": {True: "linf:4/255", False: "linf:2/255"},
     "balanced": {True: "linf:8/255", False: "linf:4/255"},  # what the embedded pairs were trained for

@@ -25,8 +25,8 @@ from forearm.images.codec import decode
 from forearm.images.journal import History, journal_path, read
 from forearm.images.picture import Picture
 from forearm.images.provenance import tag_of
-from forearm.jobs.armory import SMALL, Armory, Role, as_tensor, content_id
-from forearm.models.load import embedded
+from forearm.jobs.armory import Armory, Role, as_tensor, content_id
+from forearm.models.load import SMALL, embedded
 from forearm.registry import bind
 
 Distance = Callable[[Tensor, Tensor], Tensor]

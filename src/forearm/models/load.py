@@ -22,6 +22,11 @@ from forearm.models.zoo import zoo_model
 from forearm.registry import bind, parse
 
 ALIASES = {"backbone": "cifar10_backbone", "labeller": "cifar10_labeller"}
+SMALL = 64  # pictures whose longer edge is at most this are CIFAR-like
+PAIRS = {
+    True: ("cifar10_backbone", "cifar10_labeller"),
+    False: ("photo_backbone", "photo_labeller"),
+}  # backbone and labeller, by whether small
 FORMS = "an embedded name, a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
 
 _SPEC = re.compile(r"^(?P<spec>(?:robustbench:[\w.-]+)|(?:[A-Za-z_]\w*\s*(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?))=(?P<where>.+)$")

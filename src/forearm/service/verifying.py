@@ -16,8 +16,9 @@ from forearm.core.threat import Threat
 from forearm.errors import InputError, SpecError
 from forearm.images.picture import Picture
 from forearm.images.provenance import Tag
-from forearm.jobs.armory import SMALL, Armory, Role, as_tensor, content_id
+from forearm.jobs.armory import Armory, Role, as_tensor, content_id
 from forearm.jobs.verify import TARGETS, Check, Target
+from forearm.models.load import SMALL
 from forearm.registry import bind
 
 
