@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS := mspd_gain mspd_informed mspd_cost mspd_plus working_size protect_folder masking_verdict audit_resume gcm_table together mid_mnist survival service_load
+CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus working_size protect_folder masking_verdict audit_resume gcm_table together mid_mnist survival service_load
 # These need other libraries beside ours; their docstrings say which.
 RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests
 
-.PHONY: demo test test-slow test-page lint types docs benchmarks rivals clean
+.PHONY: demo test test-slow test-page test-ray lint types docs benchmarks rivals clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,10 @@ test-slow: $(VENV)/.dev      ## the slow tests: kills and resumes, whole trainin
 test-page: $(VENV)/.dev      ## the service's web page in a real Chromium (on the PATH)
 	$(BIN)/pip install --quiet --constraint constraints.txt playwright
 	$(BIN)/python -m pytest tests/service/test_page.py
+
+test-ray: $(VENV)/.dev       ## a Ray cluster of two nodes on this machine, of which a worker and a node are killed; an S3 server
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,cloud]" "moto[server]"
+	$(BIN)/python -m pytest tests/engines
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

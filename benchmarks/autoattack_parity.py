@@ -27,7 +27,7 @@ from claim import record
 from forearm.attacks.autoattack import autoattack
 from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
-from forearm.core.precision import fast, verdict
+from forearm.core.precision import fast, folded, verdict
 from forearm.core.threat import Threat
 from forearm.data import sets
 from forearm.evaluate.statistics import wilson
@@ -50,9 +50,9 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return x_adv
 
 
-def ours(model: nn.Module, x: Tensor, y: Tensor, first: int, twin: Classifier | None) -> Tensor:
+def ours(model: nn.Module, x: Tensor, y: Tensor, first: int, twin: Classifier | None, near: Classifier | None = None) -> Tensor:
     """The same by this project; the pictures' ids are their places in the test set."""
-    return autoattack(model, x, y, threat=THREAT, noise=Noise.of(len(x), first=first), twin=twin)
+    return autoattack(model, x, y, threat=THREAT, noise=Noise.of(len(x), first=first), twin=twin, folded=near)
 
 
 def judged(model: nn.Module, x_adv: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -65,11 +65,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="AutoAttack beside pyautoattack, picture by picture.")
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--model", default="cnn_a_adv4", help="cnn_a_adv4, resnet2b, or an embedded model")
-    parser.add_argument("--twin", action="store_true", help="our APGD takes its gradients on the fast copy of the model")
+    parser.add_argument("--twin", action="store_true", help="our attack works on the faster copies of the model (`core.precision`)")
     given = parser.parse_args()
     pictures = sets.load("cifar10", "test").first(given.examples)
     x, y, model = pictures.images.float() / 255, pictures.labels, load(given.model)
-    twin = fast(model) if given.twin else None
+    twin, near = (fast(model), folded(model)) if given.twin else (None, None)
     clean = torch.cat([verdict(model, *part)[0] for part in zip(x.split(PART), y.split(PART), strict=True)])
     stands: dict[str, list[bool]] = {"forearm": [], "pyautoattack": []}
     for first in range(0, len(x), PART):
@@ -78,7 +78,7 @@ def main() -> None:
         if not kept.exists():
             began = time.perf_counter()
             done = {
-                "forearm": judged(model, ours(model, part, label, first, twin), part, label).tolist(),
+                "forearm": judged(model, ours(model, part, label, first, twin, near), part, label).tolist(),
                 "pyautoattack": judged(model, theirs(model, part, label), part, label).tolist(),
             }
             RUNS.mkdir(parents=True, exist_ok=True)

@@ -2,10 +2,11 @@
 
 CNN-A of the verification literature, trained against PGD (`cnn_a_adv4`), CIFAR-10's first test pictures, Linf 8/255; both sides get all pictures in one
 call, in turn, two threads each, after a small part to warm up. Each batches as it does by default: pyautoattack by 250, ours not at all (what is solved leaves,
-so the batch of the costly members is small). Both run in float32 on the same model: on a net this small the fast copy gains nothing (`--twin` takes APGD's
-gradients on it, for a larger `--model`). Set-up as for `autoattack_parity.py`:
+so the batch of the costly members is small). Ours works as `forearm audit` does: APGD's gradients on a bf16 copy, FAB and Square on a float32 copy with
+batch norm folded and channels_last, every success confirmed on the model itself in float32; and the pictures are dealt out to the two cores
+(`attacks.spread`), where the other side shares each operation between them (`--plain`: none of this). Set-up as for `autoattack_parity.py`:
 
-    FOREARM_DATA=... oracle/bin/python benchmarks/autoattack_speed.py [--examples 1000] [--rounds 2] [--model cnn_a_adv4] [--twin]
+    FOREARM_DATA=... oracle/bin/python benchmarks/autoattack_speed.py [--examples 1000] [--rounds 2] [--model cnn_a_adv4] [--plain]
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import time
+from functools import partial
 
 import torch
 
-from autoattack_parity import judged, load, ours, theirs
+from autoattack_parity import THREAT, judged, load, theirs
 from claim import record
-from forearm.core.precision import fast
+from forearm.attacks.autoattack import autoattack
+from forearm.attacks.spread import spread
+from forearm.core.noise import Noise
+from forearm.core.precision import fast, folded
 from forearm.data import sets
 
 WARM = 8
@@ -29,14 +34,15 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--model", default="cnn_a_adv4", help="cnn_a_adv4, resnet2b, or an embedded model")
-    parser.add_argument("--twin", action="store_true", help="our APGD takes its gradients on the fast copy of the model")
+    parser.add_argument("--plain", action="store_true", help="our attack works on the model alone")
     given = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     pictures = sets.load("cifar10", "test").first(given.examples)
     x, y, model = pictures.images.float() / 255, pictures.labels, load(given.model)
-    twin = fast(model) if given.twin else None
+    twin, near = (None, None) if given.plain else (fast(model), folded(model))
+    own = spread(partial(autoattack, twin=twin, folded=near), 1 if given.plain else torch.get_num_threads())
     sides = {
-        "forearm": lambda a, b: ours(model, a, b, 0, twin),
+        "forearm": lambda a, b: own(model, a, b, threat=THREAT, noise=Noise.of(len(a))),
         "pyautoattack": lambda a, b: theirs(model, a, b),
     }
     for attack in sides.values():
@@ -63,7 +69,7 @@ def main() -> None:
         holds=apart <= 0.5,
         details={
             "model": given.model,
-            "twin": given.twin,
+            "copies": not given.plain,
             "seconds": seconds,
             "robust_percent": {name: 100 * k / len(x) for name, k in standing.items()},
             "versions": {"pyautoattack": importlib.metadata.version("pyautoattack")},

@@ -10,7 +10,9 @@ from forearm.attacks.apgd import apgd, apgd_t
 from forearm.attacks.autoattack import VERSIONS, autoattack
 from forearm.attacks.fab import fab_t
 from forearm.attacks.square import square
+from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
+from forearm.core.precision import folded
 from forearm.core.threat import Threat
 from forearm.errors import SpecError
 
@@ -71,6 +73,62 @@ def test_square_gets_past_a_model_without_gradients(model: nn.Module) -> None:
     x_adv = autoattack(stepped, x, y, threat=threat, noise=Noise.of(len(x)), steps=5, queries=150, targets=2)
     white = apgd(stepped, x, y, threat=threat, noise=Noise.of(len(x)), steps=5)
     assert int((stepped(x_adv).argmax(1) != y).sum()) > int((stepped(white).argmax(1) != y).sum())
+
+
+@pytest.fixture(scope="module")
+def convolved() -> nn.Module:
+    """A net with batch norms to fold, in float32."""
+    generator = torch.Generator().manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.SiLU(), nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.SiLU(),
+        nn.Flatten(), nn.Linear(32, 6),
+    )  # fmt: skip
+    for name, weight in net.state_dict().items():
+        if weight.is_floating_point():
+            drawn = torch.randn(weight.shape, generator=generator)
+            weight.copy_(drawn.abs() + 0.5 if name.endswith("running_var") else drawn / max(1, weight[0].numel()) ** 0.5)
+    net.eval().requires_grad_(False)[-1].bias -= net(grey()).mean(0)  # it likes no class better than another
+    return net
+
+
+def grey() -> Tensor:
+    return torch.rand(16, 3, 8, 8, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("norm", ["linf:0.02", "l2:0.2", "l1:1"])
+def test_on_a_folded_copy_the_verdicts_are_the_same(convolved: nn.Module, norm: str) -> None:
+    x, asked, copy = grey(), 0, folded(convolved)
+    y = convolved(x).argmax(1)
+
+    def counted(x: Tensor) -> Tensor:
+        nonlocal asked
+        asked += 1
+        return copy(x)
+
+    def attacked(**copies: Classifier) -> Tensor:
+        return autoattack(convolved, x, y, threat=Threat.parse(norm), noise=Noise.of(16), steps=6, queries=30, targets=3, **copies)
+
+    plain = wins(convolved, attacked(), y)
+    assert torch.equal(wins(convolved, attacked(folded=counted), y), plain)
+    assert 0 < int(plain.sum()) < 16
+    assert asked > 20
+
+
+def test_the_copy_of_another_net_wins_nothing(model: nn.Module) -> None:
+    """A copy that calls every picture lost: were it believed, no member would try what the first one left."""
+    x, y = sample(model)
+    threat, noise = Threat.parse("linf:0.008"), Noise.of(len(x))
+
+    def lost(x: Tensor) -> Tensor:
+        return model(x).roll(1, 1)
+
+    x_adv = autoattack(model, x, y, threat=threat, noise=noise, steps=3, queries=9, folded=lost)
+    first = wins(model, apgd(model, x, y, threat=threat, noise=noise.stream("apgd"), steps=3), y)
+    second = wins(model, apgd_t(model, x, y, threat=threat, noise=noise.stream("apgd_t"), steps=3), y)
+    assert wins(lost, x, y).all()
+    assert (second & ~first).any()
+    assert torch.equal(wins(model, x_adv, y), first | second)
+    assert not wins(model, x_adv, y).all()
 
 
 def test_an_unknown_version_is_refused(model: nn.Module) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.attacks.fgsm import fgsm
-from forearm.attacks.gradient import ascent_gradient, class_gradients, cross_entropy, loss_named, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, class_gradients, confirmed, cross_entropy, loss_named, margins
 from forearm.attacks.pgd import pgd
 from forearm.core import losses
 from forearm.core.gradients import input_gradient
@@ -120,7 +120,7 @@ def test_class_gradients_are_rows_of_the_jacobian() -> None:
 def test_a_twin_cannot_decide() -> None:
     x, y = grey(2)
     claims = torch.tensor([[0.0, 5.0, 0.0], [5.0, 0.0, 0.0]])
-    taken = verdict(saturated, saturated, claims, x, y, THREAT)
+    taken = confirmed(saturated, saturated, claims, x, y, THREAT)
     assert taken[0] < -100  # the model's own
     assert taken[1] == -5.0  # a twin's failure is believed
 

@@ -112,6 +112,19 @@ def test_uniform_is_uniform(seed: int) -> None:
         assert abs(float(correlation)) < 4.0 / math.sqrt(n)
 
 
+@pytest.mark.parametrize("before", [0, 3])
+def test_draws_made_together_are_those_made_one_by_one(before: int) -> None:
+    like = torch.empty(3, 2, 5)
+    one, together = Noise(7, torch.tensor([4, 0, 9])), Noise(7, torch.tensor([4, 0, 9]))
+    for noise in (one, together):
+        for _ in range(before):
+            noise.uniform(like)
+    alone = torch.stack([one.uniform(like, -0.2, 0.3) for _ in range(4)])
+    assert torch.equal(together.uniforms(like, 4, -0.2, 0.3), alone)
+    assert torch.equal(together.uniform(like), one.uniform(like))  # and both go on from there
+    assert not torch.equal(alone[0], alone[1])
+
+
 def test_low_bits_of_one_position_over_ids_are_even() -> None:
     bits = Noise.of(20_000, 11).bits((1,)).flatten()
     for k in (0, 1, 26, 52):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from forearm.core import precision
 from forearm.core.gradients import input_gradient
 from forearm.core.precision import exact, fast, fold, full_precision, native_bf16, verdict
 from forearm.models.preact_resnet import preact_resnet
@@ -182,10 +183,22 @@ def test_bf16_is_really_used_and_only_when_asked_for() -> None:
     assert torch.equal(default, fast(model, bf16=native_bf16(torch.device("cpu")))(x))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_the_folded_copy_is_the_model_up_to_rounding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On hardware with bf16 too, where the fast twin is not."""
+    monkeypatch.setattr(precision, "native_bf16", lambda device: True)
+    model, x = made(name).eval(), pictures()
+    expected = exact(model)(x)
+    found = precision.folded(model)(x)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert float((fast(model)(x) - expected).abs().max()) > 1e-4  # the mutant: bf16 where the hardware has it
+
+
 def test_a_float64_model_stays_float64() -> None:
     model, x = made("tiny").double(), pictures().double()
     expected = copy.deepcopy(model).eval()(x).detach()
-    for found in (fast(model, bf16=True)(x), exact(model)(x)):
+    for found in (fast(model, bf16=True)(x), precision.folded(model)(x), exact(model)(x)):
         assert found.dtype == torch.float64
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-10)
 
@@ -196,7 +209,7 @@ def test_the_twin_takes_any_memory_layout() -> None:
     assert torch.equal(twin(x), twin(strided))
 
 
-@pytest.mark.parametrize("make", [fold, fast, exact], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", [fold, fast, precision.folded, exact], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_model_is_not_modified(make: Callable[[nn.Module], Callable[[Tensor], Tensor]], name: str) -> None:
     model = made(name)
@@ -213,7 +226,7 @@ def test_the_model_is_not_modified(make: Callable[[nn.Module], Callable[[Tensor]
     assert all(v.dtype == state[k].dtype for k, v in model.state_dict().items())
 
 
-@pytest.mark.parametrize("make", [fast, exact], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("make", [fast, precision.folded, exact], ids=lambda f: f.__name__)
 def test_later_training_does_not_reach_a_twin(make: Callable[[nn.Module], Callable[[Tensor], Tensor]]) -> None:
     model, x = made("tiny"), pictures()
     twin = make(model)

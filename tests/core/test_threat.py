@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from forearm.core.noise import Noise
-from forearm.core.norms import L1, L2, LINF, NORMS
+from forearm.core.norms import L1, L2, LINF, NORMS, Norm
 from forearm.core.threat import Threat
 from forearm.errors import SpecError
 
@@ -47,9 +49,43 @@ def test_text_names_the_same_threat(norm: object, eps: float, targeted: bool) ->
     assert Threat.parse(str(threat)) == threat
 
 
-def test_text_is_short_for_whole_levels() -> None:
-    assert str(Threat(LINF, 8 / 255)) == "linf:8/255"
-    assert str(Threat(L2, 0.5, targeted=True)) == "targeted:l2:0.5"
+RADII = st.one_of(
+    st.floats(0.0, 1e300),
+    st.integers(0, 10**7).map(lambda level: level / 255),
+    st.integers(0, 10**9).map(float),
+    st.integers(0, 10**6).map(lambda thousandths: thousandths / 1000),
+    st.fractions(0, 100, max_denominator=99).map(float),
+)
+
+
+@given(st.sampled_from((LINF, L2, L1)), RADII, st.booleans())
+def test_every_threat_is_read_back_exactly(norm: Norm, eps: float, targeted: bool) -> None:
+    threat = Threat(norm, eps, targeted)
+    assert Threat.parse(str(threat)) == threat
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("linf:8/255", "linf:8/255"),
+        ("linf:1", "linf:255/255"),  # as it always was: stored cells have their keys from it
+        ("linf:0", "linf:0/255"),
+        ("linf:0.2", "linf:51/255"),
+        ("linf:0.5", "linf:0.5"),
+        ("linf:2", "linf:510/255"),
+        ("targeted:l2:0.5", "targeted:l2:0.5"),
+        ("l1:80", "l1:80"),
+        ("l1:12", "l1:12"),
+        ("l1:0", "l1:0"),
+        ("l1:1000000", "l1:1000000"),
+        ("l2:51/255", "l2:0.2"),
+        ("l2:8/255", "l2:8/255"),
+        ("l2:300/255", "l2:1.1764705882352942"),
+        ("l2:8/7", "l2:1.1428571428571428"),
+    ],
+)
+def test_text_is_short(text: str, written: str) -> None:
+    assert str(Threat.parse(text)) == written
 
 
 @pytest.mark.parametrize("norm", list(NORMS.values()), ids=lambda n: n.name)

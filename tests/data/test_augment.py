@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from forearm.data.augment import AUGMENTS, augment, crop_flip, cutout, flip, resized_crop
+from forearm.data.augment import AUGMENTS, augment, colour_jitter, crop_flip, cutout, flip, resized_crop
 from forearm.errors import SpecError
 
 
@@ -46,6 +46,13 @@ def test_flip_mirrors_about_half() -> None:
 def test_cutout_greys_one_square() -> None:
     out = cutout(torch.zeros(5, 3, 32, 32), seeded(0), 8)
     assert torch.equal((out == 0.5).sum((1, 2, 3)), torch.full((5,), 3 * 64))
+
+
+def test_crop_flip_colour_is_its_parts_in_order() -> None:
+    out = augment("crop_flip_colour")(images(64, 32), seeded(3))
+    own = seeded(3)
+    assert torch.equal(out, cutout(colour_jitter(crop_flip(images(64, 32), own), own), own))
+    assert not torch.equal(out, augment("crop_flip_cutout")(images(64, 32), seeded(3)))
 
 
 def test_a_resized_crop_keeps_straight_lines() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from forearm.defenses.inference.hardened import Hardened
 from forearm.defenses.inference.resize_pad import Placing, RandomPlacing, placings, resize_pad
 from forearm.defenses.inference.table import INFERENCE
 from forearm.errors import InputError, SpecError
+from forearm.models.lenet import lenet_autoencoder
 from forearm.registry import bind, resolve
 
 # Options that suit pictures of 12 pixels; a defence without a row runs with its defaults.
@@ -43,11 +45,23 @@ Harden = Callable[[nn.Module], nn.Module]
 
 
 def harden_named(name: str) -> Harden:
-    return bind(HARDEN, QUICK.get(name, name))
+    return bound(HARDEN, name)
 
 
 def unmask_named(name: str) -> Callable[[nn.Module], Classifier]:
-    return bind(UNMASK, QUICK.get(name, name))
+    return bound(UNMASK, name)
+
+
+def bound(table: dict[str, str], name: str) -> Callable[..., Any]:
+    """A row with the options that suit these tests; a student stands for the trained one that a spec would name."""
+    wrap = bind(table, QUICK.get(name, name))
+    return partial(wrap, student=small_student()) if name == "regenerate" else wrap
+
+
+def small_student() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return lenet_autoencoder(channels=3, side=12).double()
 
 
 def small_net() -> nn.Sequential:

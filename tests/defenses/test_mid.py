@@ -19,6 +19,8 @@ from forearm.defenses.training.mid import (
     Meta,
     Weights,
     against_student,
+    agreement,
+    batch_key,
     consistency,
     divergence,
     held_out,
@@ -26,6 +28,7 @@ from forearm.defenses.training.mid import (
     meta_objective,
     mid,
     pixel_distance,
+    refreshed,
 )
 from forearm.errors import SpecError
 from forearm.models.autoencoder import Autoencoder, Code, frozen, resnet_autoencoder, student_of
@@ -74,7 +77,7 @@ def batch(n: int = 3, seed: int = 0) -> Batch:
     return Batch(torch.rand(n, 1, 4, 4, generator=generator, dtype=torch.float64), torch.arange(n) % 3, torch.arange(n) + seed)
 
 
-def variants(model: nn.Module, given: Batch) -> Tensor:
+def variants(model: nn.Module, given: Batch, key: int = 0) -> Tensor:
     """Clean and four attacks that differ in kind, so that each held-out draw gives another objective."""
     x = given.x
     return torch.stack([x, (x + 0.2).clamp(0, 1), x * 0.5, 1.0 - x, x.flip(3)])
@@ -144,6 +147,28 @@ def test_the_other_terms() -> None:
     logits, y = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     assert float(label_consistency(logits, y)) == pytest.approx(float(-(logits.log_softmax(1)[:, 0]).mean()))
     assert float(pixel_distance(torch.full((1, 1, 2, 2), 0.25), torch.ones(1, 1, 2, 2))) == pytest.approx(0.75)
+
+
+def test_agreement_is_the_divergence_of_answers_counted_one_by_one() -> None:
+    """Of the student's own clean answers to each variant's, with a gradient of both sides."""
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    total = 0.0
+    for member in range(3):
+        for i in range(2):
+            p, q = logits[i].detach().softmax(0), logits[2 * member + i].detach().softmax(0)
+            total += float((p * (p / q).log()).sum()) / 6
+    value = agreement(logits, 2)
+    assert float(value.detach()) == pytest.approx(total, rel=1e-12)
+    (slope,) = torch.autograd.grad(value, logits)
+    assert bool((slope.abs().sum(1) > 0).all())
+    reversed_total = agreement(logits.detach().flip(0), 2)
+    assert float(reversed_total) != pytest.approx(total, rel=1e-3)
+    teacher, student = teacher_and_student()
+    given = batch()
+    code, clean = student.encoder(variants(student, given).flatten(0, 1)), teacher.encoder(given.x).features
+    without, said = consistency(teacher, code, given.x, clean, given.y, Weights())
+    with_it, _ = consistency(teacher, code, given.x, clean, given.y, Weights(agreement=3.0))
+    torch.testing.assert_close(with_it, without + 3.0 * agreement(said, len(given.x)))
 
 
 def test_consistency_adds_each_term_with_its_weight_and_takes_the_mean_over_members() -> None:
@@ -325,7 +350,7 @@ def spied_step(seed: int, known: Meta = Meta()) -> tuple[int, list[Tensor]]:
     handle = student.encoder.register_forward_pre_hook(lambda _, inputs: fed.append(inputs[0].detach().clone()))
     mid(teacher, variants, known)(student, given)
     handle.remove()
-    return held_out(given, 4, known.seed), fed
+    return held_out(batch_key(given), 4, known.seed), fed
 
 
 def the_unknown_alone_is_held_out(look: Callable[[int], tuple[int, list[Tensor]]]) -> None:
@@ -359,12 +384,12 @@ def test_a_stale_index_is_seen() -> None:
 
 
 def test_draws_are_those_of_the_batch_and_uniform() -> None:
-    draws = [held_out(batch(seed=seed), 4, 0) for seed in range(400)]
-    assert draws == [held_out(batch(seed=seed), 4, 0) for seed in range(400)]
+    draws = [held_out(batch_key(batch(seed=seed)), 4, 0) for seed in range(400)]
+    assert draws == [held_out(batch_key(batch(seed=seed)), 4, 0) for seed in range(400)]
     counts = [draws.count(i) for i in range(1, 5)]
     assert sum(counts) == 400
     assert min(counts) > 70  # 100 expected, deviation 8.7
-    assert draws != [held_out(batch(seed=seed), 4, 1) for seed in range(400)]
+    assert draws != [held_out(batch_key(batch(seed=seed)), 4, 1) for seed in range(400)]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -436,7 +461,7 @@ def test_members_against_the_student_follow_it() -> None:
     given = Batch(torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([1, 2, 3]), torch.arange(3))
     threat = Threat.parse("linf:0.1")
     members = against_student([(attack, threat), (attack, Threat(threat.norm, threat.eps, True))], aim=7)
-    pool = members(student, given)
+    pool = members(student, given, 5)
     assert pool.shape == (3, 3, 1, 8, 8)
     assert torch.equal(pool[0], given.x)
     assert [mode for mode, _ in met] == [False, False]
@@ -447,7 +472,28 @@ def test_members_against_the_student_follow_it() -> None:
     with torch.no_grad():
         for p in student.encoder.parameters():
             p.neg_()
-    assert not torch.equal(members(student, given)[1], pool[1])
+    assert not torch.equal(members(student, given, 5)[1], pool[1])
+
+
+def test_a_refreshed_pool_attacks_the_student_of_the_epochs_beginning() -> None:
+    student, given = lenet_autoencoder(channels=1, side=8), batch()
+
+    def members(model: nn.Module, asked: Batch, key: int) -> Tensor:
+        return torch.stack([p.detach().sum() for p in model.parameters()]).sum() + key
+
+    def met(every: int) -> list[float]:
+        pool, seen = refreshed(members, every), []
+        for step in range(6):
+            seen.append(float(pool(student, given, 0)))
+            with torch.no_grad():
+                next(student.parameters()).fill_(float(step))
+        return seen
+
+    fresh, kept = met(1), met(3)
+    assert len(set(fresh)) == 6
+    assert [len(set(part)) for part in (kept[:3], kept[3:])] == [1, 1]
+    assert kept[0] != kept[3]
+    assert kept[3] == fresh[3]
 
 
 @pytest.mark.parametrize("options", [{"order": "third"}, {"scale": "pixel"}, {"total": "max"}])

@@ -45,8 +45,18 @@ def test_every_field_decides_the_key(field: str) -> None:
     assert dataclasses.replace(CELL, **{field: other}).key != CELL.key
 
 
-def test_a_cell_survives_its_own_json() -> None:
-    assert cell_from(json.loads(canonical(dataclasses.asdict(CELL))), "here") == CELL
+def test_a_cell_without_a_source_is_stored_as_before_there_were_sources() -> None:
+    moved = dataclasses.replace(CELL, source="another")
+    assert set(moved.record) - set(CELL.record) == {"source"}
+    assert CELL.record == {name: value for name, value in dataclasses.asdict(CELL).items() if name != "source"}
+    assert (CELL.told, moved.told) == ("pgd(steps=20)", "pgd(steps=20), transfer from another")
+    assert "pgd(steps=20), transfer from another, linf" in str(moved)
+
+
+@pytest.mark.parametrize("source", ["", "another"])
+def test_a_cell_survives_its_own_json(source: str) -> None:
+    cell = dataclasses.replace(CELL, source=source)
+    assert cell_from(json.loads(canonical(cell.record)), "here") == cell
     with pytest.raises(ArtifactError, match=r"^here: no cell .*; the fields dataset, split"):
         cell_from({"dataset": "cifar10"}, "here")
     with pytest.raises(ArtifactError, match="here: no cell"):

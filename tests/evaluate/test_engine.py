@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from forearm.attacks.table import ATTACKS
 from forearm.core.channel import jpeg
 from forearm.core.losses import margin
 from forearm.core.noise import Noise
-from forearm.core.precision import fast
+from forearm.core.precision import fast, folded
 from forearm.core.quantize import release, to_8bit
 from forearm.core.threat import Threat
 from forearm.defenses.inference.table import INFERENCE, Inference
@@ -96,6 +97,7 @@ SPECS = [
     ("mi_fgsm(steps=3)", "jpeg", "linf:1/255"),
     ("pgd(steps=3)", "resize_pad", "linf:1/255"),
     ("apgd(steps=3)", "noise+s_fgsm", "targeted:linf:1/255"),
+    ("autoattack(steps=2, queries=4, targets=2)", "none", "linf:1/255"),
 ]
 
 
@@ -107,6 +109,14 @@ def test_a_batch_of_seven_and_of_sixty_four_give_the_same_rows(bench: Path, atta
         for name in first:
             assert np.array_equal(first[name], second[name]), name
         assert not (first["robust"] & ~first["protected"]).any()
+
+
+@pytest.mark.parametrize(("attack", "defense"), [("pgd(steps=3)", "none"), ("mi_fgsm(steps=3)", "jpeg"), ("fgsm", "resize_pad")])
+def test_so_they_do_by_transfer(bench: Path, attack: str, defense: str) -> None:
+    cell = transfer_cell(bench, attack, defense, informed=defense != "none")
+    first, second = rows_of(bench, cell, 7, 9), rows_of(bench, cell, 64, 9)
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
 
 
 def test_an_example_has_its_own_randomness(bench: Path) -> None:
@@ -230,6 +240,107 @@ def test_only_the_bare_model_has_a_twin(bench: Path, monkeypatch: pytest.MonkeyP
         cell = cell_of(bench, attack, defense, informed=informed)
         found = Bench.of(cell, block_of(bench, cell))
         assert ("twin" in getattr(found.attack, "keywords", {})) is expected, (attack, defense)
+
+
+def transfer_cell(bench: Path, attack: str, defense: str = "none", informed: bool = False, source: str = "labeller") -> Cell:
+    """A cell of one whose attacks are made on another model."""
+    found = cells_of(bench, matrix_text(bench, defenses=f'"{defense}"', more=f'source = "{bench / source}"'))[-1]
+    return dataclasses.replace(found, attack=attack, informed=informed)
+
+
+@pytest.mark.parametrize("attack", ["pgd(steps=3)", "mi_fgsm(decay=0.0, step=1.9, steps=5)"])  # the second often ends behind its best step
+def test_transfer_is_this_loop(bench: Path, attack: str) -> None:
+    """The attack is made on the source, or told to take its gradients there, and judged on the victim, which it never asks."""
+    cell = transfer_cell(bench, attack)
+    found, block = rows_of(bench, cell, n=12), block_of(bench, cell)
+    victim, source = load_model(bench / "victim"), load_model(bench / "labeller")
+    twin = Lanes(fast(source))
+    copy = {"source": twin} if attack.startswith("mi_fgsm") else {"twin": twin}
+    for i in found["protected"].nonzero()[0].tolist():
+        x, y, noise = as_pictures(block.pixels[i : i + 1]), torch.from_numpy(block.y[i : i + 1]), Noise(0, torch.tensor([i]))
+        x_adv = bind(ATTACKS, attack)(Lanes(source), x, y, threat=THREAT, noise=noise.stream("attack"), **copy)
+        assert found["robust"][i] == (victim(x_adv).argmax(1) == y).item()
+        assert found["margin"][i] == pytest.approx(float(margin(victim(x_adv), y)), abs=1e-3)
+        assert found["distance"][i] == pytest.approx(float((x_adv - x).abs().max()), abs=1e-7)
+    assert 5 < found["changed"].sum() == found["protected"].sum()
+
+
+def test_who_has_the_victim_gets_further_than_by_transfer(bench: Path) -> None:
+    """The mutant of the loop above, an engine that forgets the source, gives the first of these."""
+    attack = "pgd(steps=5)"
+    white, moved = rows_of(bench, cell_of(bench, attack)), rows_of(bench, transfer_cell(bench, attack))
+    assert np.array_equal(white["protected"], moved["protected"])
+    held = white["protected"]
+    assert (moved["margin"][held] < white["margin"][held]).all()
+    assert moved["robust"].sum() > white["robust"].sum() + 2
+    same = dataclasses.replace(
+        transfer_cell(bench, attack),
+        source=str(bench / "victim"),
+        contents=transfer_cell(bench, attack, "median", source="victim").contents,
+    )
+    again = rows_of(bench, same)
+    assert all(np.array_equal(again[name], white[name]) for name in white)
+
+
+def test_who_knows_the_defense_puts_it_around_the_source(bench: Path) -> None:
+    for attack, defense, informed, twin in (
+        ("pgd(steps=3)", "jpeg(quality=50)", False, True),
+        ("pgd(steps=3)", "jpeg(quality=50)", True, False),
+        ("pgd(steps=3)", "conceal", True, True),  # what GCM hides the bare source shows
+        ("autoattack", "none", False, True),
+    ):
+        cell = transfer_cell(bench, attack, defense, informed)
+        found = Bench.of(cell, block_of(bench, cell))
+        assert ("twin" in found.attack.keywords) is twin, (defense, informed)  # type: ignore[attr-defined]
+        assert ("folded" in found.attack.keywords) is (attack == "autoattack")  # type: ignore[attr-defined]
+        x = as_pictures(block_of(bench, cell).pixels[:LANES])
+        bare = load_model(bench / "labeller")(x)
+        asked = found.attacked(x)
+        assert torch.allclose(asked, bare, atol=1e-4) is twin
+        assert not torch.allclose(found.victim(x), bare, atol=1e-1)
+    known, unknown = (transfer_cell(bench, "pgd(steps=3)", "mspd(copies=2)", informed) for informed in (True, False))
+    assert not np.array_equal(rows_of(bench, known, n=8)["margin"], rows_of(bench, unknown, n=8)["margin"])  # it is reverted first
+
+
+def test_layers_are_those_of_the_source(bench: Path) -> None:
+    own = [
+        name for name, _ in load_model(bench / "labeller").named_modules() if name not in dict(load_model(bench / "victim").named_modules())
+    ]
+    cell = transfer_cell(bench, f"ffa(layer='{own[-1]}', steps=2)")
+    found = Bench.of(cell, block_of(bench, cell))
+    assert found.attacked is engine._loaded(cell.source, engine._sum_of(cell, "source"))
+    assert found.together == 1
+    assert rows_of(bench, cell, n=4)["changed"].any()
+
+
+def test_a_source_of_another_size_is_asked_through_its_own_resize(bench: Path, tmp_path: Path) -> None:
+    card = (bench / "labeller/card.toml").read_text()
+    shutil.copytree(bench / "labeller", tmp_path / "small")
+    (tmp_path / "small/card.toml").write_text(card.replace("size = 32", "size = 16"))
+    cell = dataclasses.replace(transfer_cell(bench, "pgd(steps=2)"), source=str(tmp_path / "small"))
+    x = as_pictures(block_of(bench, cell).pixels[:LANES])
+    found = Bench.of(cell, block_of(bench, cell))
+    small = torch.nn.functional.interpolate(x, (16, 16), mode="bilinear", antialias=True, align_corners=False)
+    assert torch.allclose(found.attacked(x), load_model(tmp_path / "small")(small), atol=1e-2)
+    assert torch.equal(found.victim(x), load_model(bench / "victim")(x))
+
+
+def test_only_autoattack_gets_a_folded_copy_beside_its_twin(bench: Path) -> None:
+    for attack, defense, names in (
+        ("autoattack(version='standard')", "none", {"version", "twin", "folded"}),
+        ("autoattack", "conceal", set()),
+        ("apgd", "none", {"twin"}),
+        ("fab", "none", set()),
+        ("square", "none", set()),
+    ):
+        cell = cell_of(bench, attack, defense)
+        block = block_of(bench, cell)
+        keywords = Bench.of(cell, block).attack.keywords  # type: ignore[attr-defined]
+        assert set(keywords) == names, attack
+        if "folded" in names:
+            x, bare = as_pictures(block.pixels[:LANES]), load_model(bench / "victim")
+            assert torch.equal(keywords["folded"](x), Lanes(folded(bare))(x))
+            assert torch.allclose(keywords["folded"](x), bare(x), atol=1e-4)
 
 
 def test_who_knows_uses_it(bench: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from forearm.attacks.table import TRAITS
 from forearm.defenses.inference.table import INFERENCE
 from forearm.defenses.preemptive.protector import PREEMPTIVE
 from forearm.errors import ArtifactError, InputError, SpecError
-from forearm.evaluate.chosen import Sources, choose
+from forearm.evaluate.chosen import Sources, choose, content
 from forearm.evaluate.defense import canonical_spec, defense, knowable, parts, preemptive_part, split_spec
 from forearm.evaluate.matrix import cells, matrix_from, read_matrix
 from forearm.registry import parse
 from tests.evaluate.bench import N, cells_of, matrix_text
+from tests.models.tiny import write_model
 
 
 def test_a_grid_is_the_product_of_its_lists(bench: Path) -> None:
@@ -65,6 +67,30 @@ def test_settings_of_a_grid_win(bench: Path) -> None:
     assert (default.examples, default.seed, default.pick, default.around, default.split) == (30, 0, "first", "release", "test")
     (everything,) = cells_of(bench, matrix_text(bench, top=""))
     assert everything.examples == N
+
+
+def test_a_source_is_a_setting_of_the_file_or_of_a_grid(bench: Path) -> None:
+    labeller, attacks = bench / "labeller", '"fgsm", "mi_fgsm"'
+    (white, _) = cells_of(bench, matrix_text(bench, attacks))
+    whole = cells_of(bench, matrix_text(bench, attacks, top=f'examples = 30\nsource = "{labeller}"'))
+    assert [(cell.source, cell.attack) for cell in whole] == [(str(labeller), "fgsm"), (str(labeller), "mi_fgsm")]
+    (named,) = [text for text in whole[0].contents if text.startswith("source=")]
+    assert named == content("source", Sources().card(str(labeller)))
+    assert dataclasses.replace(whole[0], source="", contents=white.contents) == white
+    assert whole[0].key != white.key
+    (off, _) = cells_of(bench, matrix_text(bench, attacks, top=f'examples = 30\nsource = "{labeller}"', more='source = ""'))
+    assert off == white
+    own = cells_of(bench, matrix_text(bench, '"fgsm"', top='examples = 30\nsource = "nobody"', more=f'source = "{labeller}"'))
+    assert own == whole[:1]
+    (alias,) = cells_of(bench, matrix_text(bench, '"fgsm"', more='source = "labeller"'))
+    assert alias.source == "cifar10_labeller"
+
+
+def test_a_model_is_no_surrogate_of_itself_but_of_itself_hardened(bench: Path) -> None:
+    found = cells_of(bench, matrix_text(bench, defenses='"none", "mspd", "median", "conceal"', more=f'source = "{bench / "victim"}"'))
+    assert {(cell.defense, bool(cell.source)) for cell in found} == {("none", False), ("mspd", False), ("median", True), ("conceal", True)}
+    plain = cells_of(bench, matrix_text(bench, defenses='"none", "mspd"'))
+    assert found[:3] == plain
 
 
 def test_the_pictures_decide_the_key(bench: Path, tmp_path: Path) -> None:
@@ -124,6 +150,26 @@ def test_what_is_wrong_is_told_in_one_line(bench: Path, old: str, new: str, word
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        ("square(queries=5)", "m: grid 1: the attack 'square' asks the victim and takes nothing from a source; one with gradients"),
+        ("spsa", "m: grid 1: the attack 'spsa' asks the victim"),
+        (
+            "mi_fgsm(source='resnet9')",
+            "m: grid 1: attacks: mi_fgsm: source is no option here; a setting of the grid, for example source = ",
+        ),
+    ],
+)
+def test_what_takes_no_source_is_told(bench: Path, attack: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        matrix_from(matrix_text(bench, f'"{attack}"', more='source = "cifar10_labeller"'), "m")
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+    if "source" not in attack:
+        matrix_from(matrix_text(bench, f'"{attack}"'), "m")
+
+
 def test_every_attack_is_let_at_the_threats_it_takes(bench: Path) -> None:
     for name, traits in TRAITS.items():
         for norm, targeted in itertools.product(("linf", "l2", "l1"), (False, True)):
@@ -142,6 +188,13 @@ def test_what_is_not_there_is_told(bench: Path, tmp_path: Path) -> None:
         cells_of(tmp_path, matrix_text(bench))
     with pytest.raises(ArtifactError, match=r"grid 1: .*no such file"):
         cells_of(bench, matrix_text(bench).replace("/victim", "/nobody"))
+    with pytest.raises(ArtifactError, match=r"grid 1: .*no such file"):
+        cells_of(bench, matrix_text(bench, more=f'source = "{bench / "nobody"}"'))
+    write_model(tmp_path / "four")
+    card = (tmp_path / "four/card.toml").read_text()
+    (tmp_path / "four/card.toml").write_text(card.replace('classes = ["airplane", ', "classes = ["))
+    with pytest.raises(SpecError, match=r"grid 1: model: '.*four' knows 9 classes, the data set 'cifar10' has 10"):
+        cells_of(bench, matrix_text(bench, more=f'source = "{tmp_path / "four"}"'))
     with pytest.raises(InputError, match=f"got examples = 61 of the split 'test', which has {N}"):
         cells_of(bench, matrix_text(bench, top="examples = 61"))
     own = tmp_path / "own"

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import forearm
 from forearm.errors import ArtifactError, SpecError
 from forearm.evaluate.cell import BLOCK, Cell
 from forearm.evaluate.store import COLUMNS, Rows, Store, frame_bytes, frame_from, release_key
@@ -67,6 +69,27 @@ def test_equal_rows_are_equal_bytes_and_every_changed_byte_is_seen() -> None:
     assert frame_from(data + b"0", "a/0") is None
 
 
+def test_a_block_says_which_versions_computed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a cell all of them, where an audit went on after an update; the key says nothing of it."""
+    store = filled(tmp_path)
+    now = f"forearm {forearm.__version__}, torch {torch.__version__}"
+    assert store.made_with(SMALL) == (now,)
+    monkeypatch.setattr(forearm, "__version__", "99.0")
+    with store.writing():
+        store.put_block(SMALL, 1, rows(BLOCK, 5))
+    assert store.made_with(SMALL) == (now, f"forearm 99.0, torch {torch.__version__}")
+    assert len(store.rows(SMALL)) == BLOCK + 5
+    monkeypatch.setattr("forearm.evaluate.store.versions", lambda: "; a = b")
+    with store.writing():
+        store.put_block(SMALL, 0, rows(0, BLOCK))  # as before versions were told: nothing that can be read
+    assert store.made_with(SMALL)[0] == ""
+    assert store.has(SMALL)
+    file = tmp_path / "cells" / SMALL.key / "block-00001.parquet"
+    file.write_bytes(file.read_bytes().replace(b"99.0", b"98.0"))
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        store.made_with(SMALL)
+
+
 def test_a_block_is_good_only_in_its_place_with_its_examples(tmp_path: Path) -> None:
     store = filled(tmp_path)
     ids = np.arange(BLOCK)
@@ -119,7 +142,7 @@ def test_releases_come_back_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Cell)])
 def test_a_release_is_shared_by_all_who_attack_it(field: str) -> None:
     shared = {"model": "other", "wear": "jpeg", "attack": "fgsm", "threat": "linf:1/255", "informed": False, "around": "original"}
-    shared |= {"contents": ("model=other", "pictures=cd"), "defense": "mspd+jpeg"}
+    shared |= {"contents": ("model=other", "pictures=cd", "source=other"), "defense": "mspd+jpeg", "source": "other"}
     own = {"examples": 61, "seed": 1, "defense": "mspd(copies=2)", "contents": ("model=ab resnet", "pictures=ce")}
     if field in shared:
         assert release_key(dataclasses.replace(CELL, **{field: shared[field]})) == release_key(CELL)

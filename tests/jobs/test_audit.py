@@ -27,7 +27,7 @@ from forearm.evaluate.matrix import matrix_from
 from forearm.evaluate.store import COLUMNS, Store
 from forearm.jobs import audit as job
 from forearm.jobs import blocks
-from forearm.jobs.audit import AuditJob, Summary, outlook, run
+from forearm.jobs.audit import AuditJob, Summary, outlook, rows_of, run
 from forearm.jobs.blocks import Task
 from forearm.jobs.standings import standings
 from forearm.jobs.workers import Refused
@@ -241,6 +241,34 @@ def test_standings_count_the_rows(bench: Path, whole: Path) -> None:
         assert standing.worst == robust.sum() <= min(right for _, _, right in standing.attacks)
         assert standing.n == 30
         assert not standing.unattacked
+
+
+def test_transfer_is_one_more_attacker(bench: Path, tmp_path: Path, whole: Path) -> None:
+    """The same model by one who has another: the releases and the verdicts are shared, the worst case is over both."""
+    text = matrix_text(bench, '"fgsm", "pgd(steps=2)"', '"none", "mspd(copies=2)"')
+    grid = text[text.index("[[grid]]") :].replace('"fgsm", ', "")
+    asked = job_of(bench, tmp_path, f'{text}\n{grid}\nsource = "{bench / "labeller"}"')
+    summary = run(asked)
+    assert [cell.source for cell in summary.made] == [""] * 6 + [str(bench / "labeller")] * 3
+    before = tree(whole)
+    after = tree(tmp_path)
+    assert {name: after[name] for name in before} == before
+    assert all(name.startswith("cells/") for name in set(after) - set(before))
+    none, mspd = standings(Store(tmp_path), summary.cells)
+    for standing, (alone, *_) in ((none, standings(Store(whole), summary.made[:2])), (mspd, standings(Store(whole), summary.made[2:6]))):
+        assert standing.worst <= alone.worst
+        moved = [right for name, _, right in standing.attacks if "transfer" in name]
+        assert standing.worst <= min(moved)
+        assert {name for name, _, _ in standing.attacks} == {"fgsm", "pgd(steps=2)", f"pgd(steps=2), transfer from {bench / 'labeller'}"}
+        assert not standing.unattacked
+    frame = rows_of(Store(tmp_path), summary.cells)
+    assert frame.group_by("source").agg(pl.len()).sort("source").rows() == [("", 180), (str(bench / "labeller"), 90)]
+    (only,) = standings(Store(tmp_path), [cell for cell in summary.made if cell.source and cell.informed])
+    assert only.unattacked  # who knows the defence but has another model has not attacked this one
+    listed = [str(cell) for cell, _ in outlook(asked)]
+    assert sum(f"pgd(steps=2), transfer from {bench / 'labeller'}, linf:1/255" in line for line in listed) == 3
+    again = run(asked)
+    assert (len(again.done), again.made) == (9, ())
 
 
 def test_the_command_line(bench: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from tests.models.tiny import randomised
 
 SMALL = [
     "cnn_a",
+    "instant(width=4)",
     "lenet(channels=3, side=32)",
     "lenet_autoencoder(channels=3, side=32)",
     "mobilenet_v2(classes=20)",
@@ -33,6 +34,9 @@ SMALL = [
     "resnet9(width=4)",
     "resnet_autoencoder(width=4, blocks=(1, 1, 1, 1))",
     "resnext(width=8, base_width=16, blocks=(1, 1))",
+    "vit_autoencoder(width=16, depth=1, heads=2, patch=8, size=32)",
+    "vit(width=16, depth=2, heads=4)",
+    "vit(width=16, depth=1, heads=2, patch=8, stem='patch', pool='token')",
     "wide_resnet(depth=10, widen=1)",
     "wide_resnet(depth=10, widen=2, same=True, act='silu')",
 ]

@@ -3,7 +3,7 @@
 What foolbox does otherwise, and how the comparison meets it:
 
 - PGD returns the last iterate; ours returns the best of all, so the best of its runs of 1, 2, ... steps is compared.
-- MI-FGSM does not scale a gradient before it adds it to the sum (algorithm 1 divides by its L1 size): not compared.
+- MI-FGSM adds up steepest directions (signs, for linf) where algorithm 1 adds up gradients divided by their L1 size: that line of it is put right.
 - C&W counts `steps` points, the picture itself among them; ours counts the steps between.
 - DDN never scores the point after its last step; ours does, and can only be nearer for it.
 - DeepFool adds 1e-4 to each step's distance, ours 1e-6.
@@ -18,6 +18,7 @@ from torch import Tensor
 from forearm.attacks.carlini_wagner import carlini_wagner
 from forearm.attacks.ddn import ddn
 from forearm.attacks.deepfool import deepfool
+from forearm.attacks.momentum import mi_fgsm
 from forearm.attacks.pgd import pgd
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
@@ -53,6 +54,20 @@ def test_pgd_has_the_same_iterates(norm: str, step: float) -> None:
     ours = pgd(NET, X, Y, threat=threat, noise=Noise.of(N), steps=STEPS, step=step, random_start=False)
     assert (ours - best_of(ends, NET, Y)).abs().max() < 1e-9
     assert 0 < int((NET(ours).argmax(1) != Y).sum()) < N
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+@pytest.mark.parametrize("norm", ["linf:0.01", "l2:0.12"])
+def test_mi_fgsm_has_the_same_iterates(norm: str, decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    threat, attacks = Threat.parse(norm), foolbox.attacks
+    attack = attacks.LinfMomentumIterativeFastGradientMethod if norm.startswith("linf") else attacks.L2MomentumIterativeFastGradientMethod
+    made = [attack(momentum=decay, abs_stepsize=0.3 * threat.eps, steps=k) for k in range(1, STEPS + 1)]
+    directions = [theirs(one, threat.eps) for one in made]
+    monkeypatch.setattr(attack, "normalize", lambda self, g, *, x, bounds: g / g.abs().mean(axis=(1, 2, 3), keepdims=True))
+    gradients = [theirs(one, threat.eps) for one in made]
+    ours = mi_fgsm(NET, X, Y, threat=threat, noise=Noise.of(N), steps=STEPS, step=0.3, decay=decay)
+    assert (ours - best_of(gradients, NET, Y)).abs().max() < 1e-9
+    assert (ours - best_of(directions, NET, Y)).abs().max() > 1e-6  # what is added up matters here
 
 
 def test_carlini_wagner_finds_the_same_distances() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from forearm.errors import InputError
+from forearm.evaluate.cell import Cell
 from forearm.evaluate.statistics import mcnemar
 from forearm.evaluate.store import Store
 from forearm.jobs.audit import about
@@ -128,6 +129,41 @@ def test_the_baseline_is_attacked_around_the_same_centre(tmp_path: Path) -> None
 def test_an_empty_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished cell; run for example 'forearm audit"):
         benches(Store(tmp_path))
+
+
+def test_transfer_counts_and_is_told_apart(tmp_path: Path) -> None:
+    """Attacks by surrogates join the entry of the model that they are judged on; they make nobody one who knows it."""
+    store = Store(tmp_path)
+    contents = cell().contents
+    cells = [cell("median"), *(moved("median", source) for source in ("resnet50", "vgg")), moved("median", "vgg", informed=True)]
+    weights = dataclasses.replace(cells[2], contents=(*contents, "source=0000"))
+    for seed, of in enumerate((*cells, weights)):
+        drawn = rows(of, 0.9, 0.3 if of is weights else 0.9, seed=seed)
+        put(store, of, drawn | {"protected": np.ones(60, bool), "clean": np.ones(60, bool)})
+    (found,) = benches(store)
+    (only,) = found.entries
+    told = ["pgd(steps=20)", "pgd(steps=20), transfer from resnet50", "pgd(steps=20), transfer from vgg"]
+    assert list(only.attacks) == told
+    assert len(only.attempts) == 5
+    alive = np.all([store.rows(of)["robust"].to_numpy() for of in (*cells, weights)], axis=0)
+    assert only.worst.accuracy.successes == alive.sum() < min(one.robust.sum() for one in only.attempts)
+    for of in cells:
+        attempt = only.attempt(of.told, of.informed)
+        assert attempt is not None
+        assert (attempt.cell.source, attempt.cell.informed) == (of.source, of.informed)
+    assert only.unknown  # whoever knows the defence but has another model has not attacked it
+    assert only.informed is not None
+    white = Entry((*only.attempts, Attempt(cell("median", informed=True), only.attempts[0].rows)))
+    assert not white.unknown
+
+
+def test_a_verdict_on_a_model_is_that_for_whoever_attacks_it() -> None:
+    assert about(moved("median", "vgg")) == about(cell("median"))
+
+
+def moved(defense: str, source: str, informed: bool = False) -> Cell:
+    """An attack made on another model."""
+    return cell(defense, source=source, informed=informed, contents=(*cell(defense).contents, f"source={SHA} {source}"))
 
 
 def test_the_masking_verdict_is_the_models_own(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import re
 import shutil
 from collections import Counter
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+import forearm
 from forearm.cli.app import app
 from forearm.data import sets
 from forearm.data.batches import Pictures
@@ -35,7 +37,7 @@ from forearm.report.findings import benches
 from forearm.report.pictures import gallery
 from forearm.report.write import write_report
 from tests.models.tiny import write_model
-from tests.report.stores import cell, put, realistic, rows
+from tests.report.stores import SHA, cell, put, realistic, rows
 
 VOID = {"meta", "img", "br", "rect", "line", "polygon", "polyline"}
 LINKS = {"src", "href", "srcset", "action", "data", "poster", "xlink:href"}
@@ -176,6 +178,34 @@ def test_a_page_that_does_not_is_seen(wrong: str) -> None:
     assert complaints(wrong)
 
 
+def test_transfer_and_versions_are_told(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Store(store)
+    (bench,) = benches(held)
+    one = bench.entries[0].cell
+    of = dataclasses.replace(one, attack="fgsm", source="resnet50", contents=(*one.contents, f"source={SHA[::-1]} resnet(depth=50)"))
+    monkeypatch.setattr("forearm.evaluate.store.versions", lambda: "forearm 0.0.9, torch 1.0")
+    put(held, of, rows(of, 0.9, 0.6))
+    files = {file.name: file for file in write_report(store, tmp_path / "out")}
+    said = Read(files["report.html"].read_text()).text
+    markdown = files["report.md"].read_text()
+    for words in (
+        f"resnet50: source={SHA[::-1]} resnet(depth=50)",
+        f"30 attacks were computed with forearm {forearm.__version__}, torch {torch.__version__}.",
+        "1 attack was computed with forearm 0.0.9, torch 1.0.",
+    ):
+        assert words in said
+        assert words in markdown or words.startswith("resnet50")
+    assert complaints(files["report.html"].read_text()) == []
+    assert "fgsm, transfer from resnet50" in said
+    assert "fgsm, transfer from resnet50" in markdown
+    table = pl.read_csv(files["table.csv"]).filter(pl.col("source") == "resnet50")
+    assert table.select("attack", "defense", "robust_accuracy").rows() == [("fgsm", "none", pytest.approx(held.rows(of)["robust"].mean()))]
+    assert pl.read_csv(files["rows.csv"])["source"].to_list().count("resnet50") == 60
+    monkeypatch.setattr("forearm.evaluate.store.versions", lambda: ";")
+    put(held, of, rows(of, 0.9, 0.6))
+    assert "1 attack was computed with versions that the store does not record." in write_report(store, tmp_path / "old")[1].read_text()
+
+
 def test_the_same_store_gives_the_same_bytes(store: Path, tmp_path: Path) -> None:
     one, two = (write_report(store, tmp_path / name, command="forearm report runs/") for name in ("one", "two"))
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
@@ -238,11 +268,25 @@ def test_the_matrix_makes_the_same_cells(tmp_path: Path, data: None) -> None:
         labels = "given"
         release_threat = "linf:4/255"
         pick = "even"
+        [[grid]]
+        models = ["{model}"]
+        defenses = ["none", "mspd(copies=4)", "jpeg(quality=75)"]
+        attacks = ["pgd(steps=2)", "mi_fgsm"]
+        threats = ["linf:8/255"]
+        source = "cifar10_labeller"
+        [[grid]]
+        models = ["cifar10_labeller"]
+        defenses = ["jpeg(quality=75)"]
+        attacks = ["fgsm"]
+        threats = ["linf:8/255"]
+        source = "{model}"
+        informed = true
     """
     made = cells(matrix_from(text, "test"), Sources())
     store = Store(tmp_path / "runs")
     for of in made:
         put(store, of, rows(of, 0.9, 0.5))
+    assert {of.source for of in made} == {"", "cifar10_labeller", model}
     again = cells(matrix_from(matrix_text(benches(store), masking=True), "test"), Sources())
     assert {of.key for of in again} == {of.key for of in made}
     assert matrix_from(matrix_text(benches(store), masking=False), "test").masking is False

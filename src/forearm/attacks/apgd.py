@@ -14,7 +14,7 @@ from torch import Tensor
 
 from forearm.attacks.apgd_l1 import ascend_l1
 from forearm.attacks.best import Best
-from forearm.attacks.gradient import ascent_gradient, logits_of, loss_named, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, confirmed, logits_of, loss_named, margins
 from forearm.core.gradients import Classifier
 from forearm.core.losses import targeted_dlr
 from forearm.core.noise import Noise
@@ -210,7 +210,7 @@ def ascend(
 
     clean, label, goal = x[todo], y[todo], y[todo] if target is None else target
     gradient, logits, f = climb(start, label, goal)
-    best.take(todo, start, verdict(model, twin, logits, start, label, threat))
+    best.take(todo, start, confirmed(model, twin, logits, start, label, threat))
     step = torch.full_like(f, 2.0 * threat.eps)
     no = torch.zeros_like(f, dtype=torch.bool)
     run = _Run(todo, clean, label, goal, start, start, gradient, f, start, gradient, f, step, torch.zeros_like(f), f, ~no)
@@ -229,7 +229,7 @@ def ascend(
             best.take(run.here, x_adv, margins(model, x_adv, run.y, threat))
             return
         gradient, logits, f = climb(x_adv, run.y, run.target)
-        best.take(run.here, x_adv, verdict(model, twin, logits, x_adv, run.y, threat))
+        best.take(run.here, x_adv, confirmed(model, twin, logits, x_adv, run.y, threat))
         run = _moved(run, x_adv, gradient, f)
         if k in checks:
             run, last_check = _checked(run, k - last_check), k

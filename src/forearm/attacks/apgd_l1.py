@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from forearm.attacks.best import Best
-from forearm.attacks.gradient import ascent_gradient, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, confirmed, margins
 from forearm.core.gradients import Classifier
 from forearm.core.norms import per_example
 from forearm.core.threat import Threat
@@ -142,7 +142,7 @@ def _stage(
     clean, label = x[todo], y[todo]
     gradient, logits, f = climb(start, label, target)
     if best is not None:
-        best.take(todo, start, verdict(model, twin, logits, start, label, threat))
+        best.take(todo, start, confirmed(model, twin, logits, start, label, threat))
     first = torch.full_like(f, float(x[0].numel()))
     highest = start.clone()
     run = _Run(
@@ -172,7 +172,7 @@ def _stage(
             break
         gradient, logits, f = climb(x_adv, run.y, run.target)
         if best is not None:
-            best.take(run.here, x_adv, verdict(model, twin, logits, x_adv, run.y, threat))
+            best.take(run.here, x_adv, confirmed(model, twin, logits, x_adv, run.y, threat))
         higher = f > run.f_max
         wide = per_example(higher, x_adv).bool()
         run = replace(

@@ -37,6 +37,7 @@ def autoattack(
     targets: int = 9,
     copies: int = 20,
     twin: Classifier | None = None,
+    folded: Classifier | None = None,
 ) -> Tensor:
     """The first point that fools the model in the cascade of `version`, or the highest margin that any member found.
 
@@ -44,14 +45,17 @@ def autoattack(
     Square, targeted APGD-DLR, targeted FAB. "rand", for models that draw their own randomness: APGD-CE and APGD-DLR
     with `copies` gradients averaged per step. Square shrinks its patch by the number of the query, as published. L1
     leaves out nothing: each member has its L1 form but Square, which is skipped. `threat` is untargeted. Examples leave
-    at their first success, inside a member too. With `twin`, APGD takes its gradients on a faster copy of the model; FAB
-    and Square never do. Source: arXiv 2003.01690, section 6 and the published settings. Cost of
-    "standard": at most 1 + 9 ascents of `steps` gradients, 9 runs of FAB (3 passes a step), `queries` passes.
+    at their first success, inside a member too. With `twin`, APGD takes its gradients on a faster copy of the model
+    (bf16); FAB and Square, which read small differences of logits, never do: they ask `folded`, a copy in float32 whose
+    layers only lie better in memory. Whatever a member found is judged on `model`. Source: arXiv 2003.01690, section 6
+    and the published settings. Cost of "standard": at most 1 + 9 ascents of `steps` gradients, 9 runs of FAB (3 passes
+    a step), `queries` passes.
     """
     if version not in VERSIONS:
         raise SpecError(f"autoattack: got version={version!r}; one of {', '.join(VERSIONS)}, for example 'standard'")
     many = 5 if version == "plus" else 1
     eot = copies if version == "rand" else 1
+    near = model if folded is None else folded
     best = Best.of(x)
     for member in VERSIONS[version]:
         todo = best.unsolved()
@@ -65,11 +69,11 @@ def autoattack(
         elif member == "apgd_t":
             found = apgd_t(model, some, label, threat=threat, noise=random, steps=steps, targets=targets, twin=twin)
         elif member == "fab":
-            found = fab(model, some, label, threat=threat, noise=random, steps=steps, restarts=many, classes=targets)
+            found = fab(near, some, label, threat=threat, noise=random, steps=steps, restarts=many, classes=targets)
         elif member == "fab_t":
-            found = fab_t(model, some, label, threat=threat, noise=random, steps=steps, targets=targets)
+            found = fab_t(near, some, label, threat=threat, noise=random, steps=steps, targets=targets)
         elif threat.norm.name != "l1":
-            found = square(model, some, label, threat=threat, noise=random, queries=queries, rescale=False)
+            found = square(near, some, label, threat=threat, noise=random, queries=queries, rescale=False)
         else:
             continue
         best.take(todo, found, margins(model, found, label, threat))

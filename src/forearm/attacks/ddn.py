@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from forearm.attacks.best import Smallest
-from forearm.attacks.gradient import ascent_gradient, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, confirmed, margins
 from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
 from forearm.core.norms import L2, per_example
@@ -42,7 +42,7 @@ def ddn(
     for k in range(steps):
         x_adv = x + delta
         gradient, logits = ascent_gradient(model, x_adv, y, threat=threat)
-        margin = verdict(model, None, logits, x_adv, y, threat)
+        margin = confirmed(model, None, logits, x_adv, y, threat)
         won = found.take(everyone, x_adv, margin) if k > 0 else margin > 0
         a = 0.01 + 0.99 * (1.0 + math.cos(math.pi * k / steps)) / 2.0
         delta = delta + a * L2.steepest(gradient)

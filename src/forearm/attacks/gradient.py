@@ -97,7 +97,7 @@ def margins(model: Classifier, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     return threat.margin(logits_of(model, x), y).nan_to_num(float("-inf"), float("inf"), float("-inf"))
 
 
-def verdict(model: Classifier, twin: Classifier | None, logits: Tensor, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
+def confirmed(model: Classifier, twin: Classifier | None, logits: Tensor, x: Tensor, y: Tensor, threat: Threat) -> Tensor:
     """The margins that `logits` of `x` give; where they are a twin's and claim success, those of `model` itself.
 
     A twin is a faster copy of the model (bf16, batch norm folded) that gradients are taken on: it may guide, never

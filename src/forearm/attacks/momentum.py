@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.attacks.best import Best
-from forearm.attacks.gradient import ascent_gradient, loss_named, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, confirmed, loss_named, margins
 from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
 from forearm.core.norms import per_example
@@ -52,7 +52,7 @@ def mi_fgsm(
         gradient, logits = ascent_gradient(seen, x_adv, y, threat=threat, loss=rise)
         if k > 0 and source is None:
             known = logits if diversity == 0.0 else None
-            scored = margins(model, x_adv, y, threat) if known is None else verdict(model, twin, known, x_adv, y, threat)
+            scored = margins(model, x_adv, y, threat) if known is None else confirmed(model, twin, known, x_adv, y, threat)
             best.take(everyone, x_adv, scored)
         gradient = smoothed(gradient, kernel) if kernel > 1 else gradient
         total = decay * total + gradient / per_example(gradient.flatten(1).abs().mean(1), x).clamp_min(1e-30)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from forearm.attacks.best import Best
-from forearm.attacks.gradient import ascent_gradient, loss_named, margins, verdict
+from forearm.attacks.gradient import ascent_gradient, confirmed, loss_named, margins
 from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
@@ -53,7 +53,7 @@ def pgd(
         for k in range(steps):
             gradient, logits = ascent_gradient(twin or model, x_adv, label, threat=threat, loss=rise, copies=copies)
             if k > 0 or random_start:
-                best.take(here, x_adv, verdict(model, twin, logits, x_adv, label, threat))
+                best.take(here, x_adv, confirmed(model, twin, logits, x_adv, label, threat))
             x_adv = threat.project(x_adv + size * threat.norm.steepest(gradient), clean)
             if stop and (won := best.margin[here] > 0).any():
                 here, x_adv, clean, label = here[~won], x_adv[~won], clean[~won], label[~won]

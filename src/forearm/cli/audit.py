@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forearm.cli.exits import Exit
-from forearm.cli.protect import visible
+from forearm.cli.protect import Address, Engine, Workers, check_engine, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from forearm.evaluate.cell import Cell
     from forearm.jobs.audit import AuditJob, Summary
+    from forearm.jobs.blocks import Hands
     from forearm.jobs.standings import Standing
 
 NOBODY = "not attacked by anyone who knows it"
@@ -35,9 +36,12 @@ Data = Annotated[Path | None, typer.Option(help="Where the data sets lie (defaul
 
 
 def audit(
-    matrix: MatrixFile, *, store: StoreFolder, jobs: Jobs = 2, batch: Batch = None, dry_run: DryRun = False, only: Only = "", data: Data = None
+    matrix: MatrixFile, *, store: StoreFolder, jobs: Jobs = 2, batch: Batch = None, dry_run: DryRun = False, only: Only = "", data: Data = None,
+    engine: Engine = "local", workers: Workers = None, address: Address = None,
 ) -> None:  # fmt: skip
     """Attack every cell of a matrix: data sets x models x defences x attacks x threats, by attackers who know the defence and who do not.
+
+    With source = "NAME" in the matrix, or in a grid of it, attacks are made on that model and judged on the others: transfer from a surrogate.
 
     Rows of single examples go into the store, whole or not at all; the worst case over all attackers is the number that counts.
     """
@@ -45,20 +49,28 @@ def audit(
 
     from forearm.evaluate.matrix import read_matrix
     from forearm.jobs.audit import AuditJob, outlook
+    from forearm.jobs.blocks import Task
 
+    check_engine(engine, workers, address)
     job = AuditJob(read_matrix(matrix), store, jobs, batch, only, data)
     if dry_run:
         for cell, done in outlook(job):
             typer.echo(visible(f"{'done' if done == cell.blocks else 'to do'} {done}/{cell.blocks} blocks  {cell}"))
         return
     console = Console(stderr=True)
-    summary, signal = watched(job, console)
+    if engine == "ray":
+        from forearm.engines.ray import Fleet
+
+        with Fleet[Task](None, workers, address) as hands:
+            summary, signal = watched(job, console, hands)
+    else:
+        summary, signal = watched(job, console)
     table(console, job, summary)
     raise typer.Exit(exit_of(summary, signal))
 
 
-def watched(job: AuditJob, console: Console) -> tuple[Summary, int]:
-    """Run the audit with a progress bar on stderr; what became of it, and the signal that stopped it or 0."""
+def watched(job: AuditJob, console: Console, hands: Hands | None = None) -> tuple[Summary, int]:
+    """Run the audit with a progress bar on stderr; what became of it, and the signal that stopped it or 0. `hands`: who works, in place of processes."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from forearm.jobs import audit as work
@@ -71,7 +83,7 @@ def watched(job: AuditJob, console: Console) -> tuple[Summary, int]:
         def report(event: work.Progress) -> None:
             bar.update(shown[event.stage], completed=event.done, total=event.total, visible=True)
 
-        return work.run(job, report, stop), stop.signal
+        return work.run(job, report, stop, hands), stop.signal
 
 
 def exit_of(summary: Summary, signal: int) -> Exit:

@@ -10,36 +10,41 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from forearm.models.card import Measured
+    from forearm.models.card import Card, Measured
 
 app = typer.Typer(help="List, show, check and measure models.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A model: an embedded name, a card.toml or its folder, or 'KIND=PATH'.")]
+Name = Annotated[str, typer.Argument(help="A model: an embedded name, one of the zoo, a card.toml or its folder, or 'KIND=PATH'.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """The embedded models, and the kinds of public checkpoints that 'KIND=PATH' reads."""
+    """The embedded models, those of the zoo that are here, and the kinds of public checkpoints that 'KIND=PATH' reads."""
     from forearm.models.foreign import FOREIGN
     from forearm.models.load import ALIASES, embedded, locate
     from forearm.models.robustbench import ROBUSTBENCH
+    from forearm.models.zoo import ZOO, zoo
 
     kinds = [*FOREIGN, *(f"robustbench:{name}" for name in ROBUSTBENCH)]
-    cards = [locate(name).card for name in embedded()]
+    cards, more = ([locate(name).card for name in names] for names in (embedded(), zoo()))
     if as_json:
-        typer.echo(json.dumps({"embedded": [card.model_dump() for card in cards], "kinds": kinds}))
+        typer.echo(json.dumps({"embedded": [c.model_dump() for c in cards], "zoo": [c.model_dump() for c in more], "kinds": kinds}))
         return
     for card in cards:
         names = ", ".join(alias for alias, name in ALIASES.items() if name == card.name)
-        typer.echo(f"{card.name}{f' ({names})' if names else ''}  {card.size} px  {card.arch}")
-        for figure in card.measured:
-            typer.echo(f"    {_figure(figure)}")
+        _describe(card, f" ({names})" if names else "")
     if not cards:
         typer.echo("no embedded models")
+    typer.echo("\nthe zoo:")
+    for card in more:
+        _describe(card)
+    if absent := [name for name in ZOO if name not in zoo()]:
+        typer.echo(f"not here: {', '.join(absent)}; the repository's zoo, or FOREARM_ZOO=/path/to/zoo")
     typer.echo("\npublic checkpoints, as KIND=PATH:")
     for kind in kinds:
-        typer.echo(f"    {kind}")
+        file = FOREIGN[kind].file if kind in FOREIGN else ""
+        typer.echo(f"    {kind}{f'  (the name alone, with {file} in FOREARM_DATA)' if file else ''}")
 
 
 @app.command()
@@ -53,14 +58,15 @@ def show(name: Name, as_json: Json = False) -> None:
 
 
 @app.command()
-def verify(name: Annotated[str | None, typer.Argument(help="A model; all embedded ones if left out.")] = None) -> None:
+def verify(name: Annotated[str | None, typer.Argument(help="A model; all embedded ones and those of the zoo if left out.")] = None) -> None:
     """Check sha256 and shapes, and run one forward pass. Exit code 1 if any model fails."""
     from forearm.errors import ForearmError
     from forearm.jobs.measure import check
     from forearm.models.load import embedded
+    from forearm.models.zoo import zoo
 
     failed = False
-    for one in [name] if name is not None else embedded():
+    for one in [name] if name is not None else (*embedded(), *zoo()):
         try:
             card = check(one)
             typer.echo(f"ok      {one}  sha256 {card.sha256[:16]}  {len(card.classes)} classes at {card.size} px")
@@ -100,6 +106,13 @@ def measure(
     else:
         for figure in figures:
             typer.echo(_figure(figure))
+
+
+def _describe(card: Card, aliases: str = "") -> None:
+    """A model's line, and one for each of its figures."""
+    typer.echo(f"{card.name}{aliases}  {card.size} px  {card.arch}")
+    for figure in card.measured:
+        typer.echo(f"    {_figure(figure)}")
 
 
 def _figure(figure: Measured) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,14 +21,19 @@ if TYPE_CHECKING:
     from forearm.images.limits import Limits
     from forearm.jobs.arm import Armourer
     from forearm.jobs.plan import ProtectJob
+    from forearm.jobs.protect import Progress as Event
+    from forearm.jobs.protect import Report
+    from forearm.jobs.remote import Hands
+    from forearm.jobs.stop import Stop
     from forearm.jobs.summary import Summary
 
 STREAM = Path("-")
+ENGINES = ("local", "ray")
 WARNING = "Hardening a wrong label is the worst failure of this method: look at the labels in the journal, and give your own with --labels."
 EPILOG = epilog()
 
-Paths = Annotated[list[Path], typer.Argument(help="Folders and pictures; - reads one picture from stdin.", allow_dash=True)]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; - writes one picture to stdout.", allow_dash=True)]
+Paths = Annotated[list[str], typer.Argument(help="Folders, pictures and addresses (s3://bucket/photos); - reads one picture from stdin.")]
+Out = Annotated[str | None, typer.Option("--out", "-o", help="Output folder or address; - writes one picture to stdout.")]
 Defense = Annotated[str, typer.Option(help="Defence by name, for example 'mspd(copies=20)'.")]
 Threat = Annotated[
     str | None, typer.Option(help="Threat, for example linf:8/255 (default: linf:8/255 up to 64 pixels, linf:4/255 for photos).")
@@ -62,6 +70,11 @@ Batch = Annotated[int, typer.Option(min=1, help="Pictures armed at once, at most
 BatchPixels = Annotated[int, typer.Option(min=1, help="Pixels armed at once, unless one picture has more.")]
 MaxPixels = Annotated[int | None, typer.Option(min=1, help="Refuse pictures with more pixels.")]
 MaxBytes = Annotated[int | None, typer.Option(min=1, help="Refuse files with more bytes.")]
+ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only part I of N of the files; each machine takes one.")]
+Engine = Annotated[str, typer.Option(help="local: this machine's processes; ray: workers on a Ray cluster (extra 'ray').")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Ray workers, each with the models and a CPU (default: one a CPU, or a GPU).")]
+Address = Annotated[str | None, typer.Option(help="The Ray cluster's address, 'auto' for the one here (default: one for this run alone).")]
+Spool = Annotated[Path | None, typer.Option(help="Where blocks of files from addresses lie meanwhile; Ray workers elsewhere must see it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary to stdout as JSON.")]
 
 
@@ -72,31 +85,44 @@ def protect(
     device: Device = None, include: Include = None, exclude: Exclude = None, in_place: InPlace = False,
     backup: Backup = None, exists: Exists = "skip", again: Again = False, no_tag: NoTag = False, dry_run: DryRun = False, jobs: Jobs = 2,
     batch: Batch = 64, batch_pixels: BatchPixels = 4_000_000, max_pixels: MaxPixels = None, max_bytes: MaxBytes = None,
-    heat_map: HeatMap = None, as_json: Json = False,
+    heat_map: HeatMap = None, shard: ShardOf = None, engine: Engine = "local", workers: Workers = None, address: Address = None,
+    spool: Spool = None, as_json: Json = False,
 ) -> None:  # fmt: skip
     """Arm pictures: same folders, names, formats and metadata, with pixels that resist attacks.
 
     The same command goes on where it was broken off.
     """
     try:
+        from forearm.images.objects import is_address
+        from forearm.images.shard import Shard
         from forearm.jobs.armory import Armory
         from forearm.jobs.plan import ProtectJob
 
+        check_engine(engine, workers, address)
         armourer = Armory.open(
             defense=defense, threat=threat, backbone=backbone, labeller=labeller, seed=seed, device=device,
             threshold=threshold, strength=strength, survive=survive, min_psnr=min_psnr, max_lpips=max_lpips, lpips=lpips,
         )  # fmt: skip
         job = ProtectJob(
-            tuple(paths), out, in_place, backup, tuple(include or ()), tuple(exclude or ()), labels, exists, again,
-            not no_tag, dry_run, jobs, batch, batch_pixels, limits_of(max_pixels, max_bytes),
+            tuple(map(Path, paths)), None if out is None else Path(out), in_place, backup, tuple(include or ()), tuple(exclude or ()), labels, exists, again,
+            not no_tag, dry_run, jobs, batch, batch_pixels, limits_of(max_pixels, max_bytes), None if shard is None else Shard.parse(shard),
         )  # fmt: skip
-        check_maps(paths, out, heat_map)
-        if STREAM in (*paths, out):
+        remote = any(is_address(text) for text in (*paths, out or ""))
+        check_maps(job, heat_map, remote)
+        if STREAM in (*job.inputs, job.out):
+            if remote or shard is not None or engine != "local":
+                raise SpecError("-: got it with an address, --shard or --engine; files, for example -o armed.png")
             code = stream(job, armourer, label, as_json)
         elif label is not None:
             raise SpecError("label: got --label for a folder; --labels FILE, for example --labels labels.csv")
         else:
-            code = folder(job, armourer, as_json, heat_map)
+            if remote and out is None:
+                raise SpecError("output: got none; an address, for example -o s3://bucket/armed")
+            if remote and address is not None and spool is None:
+                raise SpecError("spool: got none with --address; a folder that all workers see, for example --spool /shared/spool")
+            arm = partial(arm_objects, paths, out or "", spool) if remote else arm_folder
+            with hands_of(engine, job, armourer, workers, address) as hands:
+                code = folder(job, armourer, as_json, heat_map, partial(arm, hands=hands))
     except ForearmError as error:
         typer.echo(f"forearm: {visible(str(error))}", err=True)
         raise typer.Exit(exit_for(error)) from None
@@ -112,27 +138,64 @@ def limits_of(max_pixels: int | None, max_bytes: int | None) -> Limits:
     return replace(LIMITS, max_pixels=max_pixels or LIMITS.max_pixels, max_bytes=max_bytes or LIMITS.max_bytes)
 
 
-def check_maps(paths: list[Path], out: Path | None, heat_map: Path | None) -> None:
-    """SpecError for heat maps of a stream, and for a place where the next run would take them for pictures."""
+def check_engine(engine: str, workers: int | None, address: str | None) -> None:
+    """SpecError for an engine that there is not, and for options of the other one."""
+    if engine not in ENGINES:
+        raise SpecError(f"engine: got {engine!r}; one of {', '.join(ENGINES)}, for example 'ray'")
+    if engine != "ray" and (workers is not None or address is not None):
+        raise SpecError("engine: got --workers or --address without Ray; both belong to it, for example --engine ray --workers 4")
+
+
+@contextmanager
+def hands_of(engine: str, job: ProtectJob, armourer: Armourer, workers: int | None, address: str | None) -> Iterator[Hands | None]:
+    """Who arms the pictures: None for this process."""
+    if engine == "local" or job.dry_run:
+        yield None
+        return
+    from forearm.engines.ray import Fleet
+    from forearm.jobs.remote import Bench, Block
+
+    gpu = str(getattr(armourer, "device", "cpu")).startswith("cuda")
+    with Fleet[Block](partial(Bench, job, armourer), workers, address, gpu) as fleet:
+        yield fleet
+
+
+def arm_folder(job: ProtectJob, armourer: Armourer, report: Report, stop: Stop, hands: Hands | None = None) -> Summary:
+    """The folder job."""
+    from forearm.jobs.protect import protect as work
+
+    return work(job, armourer, report, stop, hands)
+
+
+def arm_objects(
+    inputs: list[str], out: str, spool: Path | None, job: ProtectJob, armourer: Armourer, report: Report, stop: Stop, hands: Hands | None = None
+) -> Summary:  # fmt: skip
+    """The same on object stores."""
+    from forearm.engines.objects import protect_objects
+
+    return protect_objects(job, inputs, out, armourer, report, stop, hands, spool)
+
+
+def check_maps(job: ProtectJob, heat_map: Path | None, remote: bool) -> None:
+    """SpecError for heat maps of a stream or of addresses, and for a place where the next run would take them for pictures."""
     from os.path import realpath
 
     from forearm.images.folder import within
 
     if heat_map is None:
         return
-    if STREAM in (*paths, out):
-        raise SpecError("heat-map: got it for one picture from a stream; folders, for example protect photos/ -o armed/ --heat-map maps/")
-    for path in paths:
+    if remote or STREAM in (*job.inputs, job.out):
+        raise SpecError("heat-map: got it for a stream or an address; folders, for example protect photos/ -o armed/ --heat-map maps/")
+    for path in job.inputs:
         if path.is_dir() and within(realpath(heat_map), realpath(path)):
             raise SpecError(f"heat-map: {str(heat_map)!r} lies inside the input {str(path)!r}; a folder beside it, for example maps/")
 
 
-def folder(job: ProtectJob, armourer: Armourer, as_json: bool, heat_map: Path | None = None) -> Exit:
-    """Run the folder job with a progress bar on stderr, and draw its changes into `heat_map`."""
+def folder(job: ProtectJob, armourer: Armourer, as_json: bool, heat_map: Path | None, arm: Callable[..., Summary]) -> Exit:
+    """Run a job of many pictures by `arm` with a progress bar on stderr, and draw its changes into `heat_map`."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from forearm.jobs import protect as work
     from forearm.jobs.stop import on_signals
 
     console = Console(stderr=True)
@@ -140,10 +203,10 @@ def folder(job: ProtectJob, armourer: Armourer, as_json: bool, heat_map: Path | 
     with on_signals() as stop, Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         shown = bar.add_task("plan", total=None)
 
-        def report(event: work.Progress) -> None:
+        def report(event: Event) -> None:
             bar.update(shown, description=event.stage, completed=event.done, total=event.total)
 
-        summary = work.protect(job, armourer, report, stop)
+        summary = arm(job, armourer, report, stop)
     table(console, summary, armourer.notes())
     if heat_map is not None and not job.dry_run and summary.armed + summary.done:
         from forearm.report.slider import write_looks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(help="A folder that `forearm protect` wrote, or one armed file.")],
-    original: Annotated[Path | None, typer.Option(help="The original of one armed file, where no journal knows it.")] = None,
+    path: Annotated[str, typer.Argument(help="A folder or address that `forearm protect` wrote, or one armed file.")],
+    original: Annotated[str | None, typer.Option(help="The original of one armed file, where no journal knows it.")] = None,
     attack: Annotated[str, typer.Option(help="The attack on each target, before and after.")] = "pgd(steps=20)",
     target: Annotated[list[str] | None, typer.Option(help="A target model by name or path; may be given several times.")] = None,
     threat: Annotated[
@@ -36,26 +37,27 @@ def verify(
 
     Exit code 0 where every file is well, 1 where one is not, 2 for what cannot be understood.
     """
+    from forearm.images.objects import is_address
     from forearm.jobs.verify import as_json as to_json
     from forearm.jobs.verify import pairings, verify
 
-    pairs = pairings(path, original)
-    checks = []
+    look = partial(
+        verify, attack=attack, targets=target or None, threat=threat, backbone=backbone, labeller=labeller, device=device,
+        lpips_weights=lpips, survive=survive,
+    )  # fmt: skip
     console = Console(stderr=True)
-    with console.status(f"verifying {len(pairs)} files") as status:
-        for check in verify(
-            pairs,
-            attack=attack,
-            targets=target or None,
-            threat=threat,
-            backbone=backbone,
-            labeller=labeller,
-            device=device,
-            lpips_weights=lpips,
-            survive=survive,
-        ):
+    if is_address(path):
+        from forearm.engines.objects import verify_objects
+
+        found, total = verify_objects(path, original, look), ""
+    else:
+        pairs = pairings(Path(path), None if original is None else Path(original))
+        found, total = look(pairs), f" of {len(pairs)}"
+    checks = []
+    with console.status("verifying") as status:
+        for check in found:
             checks.append(check)
-            status.update(f"verified {len(checks)} of {len(pairs)} files")
+            status.update(f"verified {len(checks)}{total} files")
     typer.echo(to_json(checks)) if as_json else _print(checks, attack)
     if any(check.problem for check in checks):
         raise typer.Exit(1)

@@ -69,6 +69,15 @@ def fast(model: nn.Module, *, bf16: bool | None = None) -> Classifier:
     return classify
 
 
+def folded(model: nn.Module) -> Classifier:
+    """A frozen copy of `model` in float32, folded and channels_last: apart from the model by rounding alone.
+
+    Pictures `n c h w` -> logits `n k`, under the caller's precision settings. For what reads small differences of logits
+    (FAB, Square), where `fast` is too coarse. Cost of a call: one forward pass, half to nine tenths of the model's time.
+    """
+    return fast(model, bf16=False)
+
+
 def exact(model: nn.Module) -> Classifier:
     """A frozen copy of `model` in eval mode, float32 in the forward pass under any autocast and TF32 settings.
 

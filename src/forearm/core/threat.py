@@ -37,9 +37,8 @@ class Threat:
         return cls(norm, eps, targeted)
 
     def __str__(self) -> str:
-        level = round(self.eps * 255)
-        number = f"{level}/255" if level / 255 == self.eps else repr(self.eps)
-        return f"{'targeted:' if self.targeted else ''}{self.norm.name}:{number}"
+        """The text that `parse` reads as exactly this threat: "linf:8/255", "l2:0.5", "l1:80"."""
+        return f"{'targeted:' if self.targeted else ''}{self.norm.name}:{_number(self)}"
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """`x_adv` moved into the ball around `x`, then into [0, 1]; the second step can only shrink the change."""
@@ -57,6 +56,15 @@ class Threat:
         """How far the attacker has won, in logits: above 0 the attack succeeded. `y`: the true class, or the target."""
         away = losses.margin(logits, y)
         return -away if self.targeted else away
+
+
+def _number(threat: Threat) -> str:
+    """The radius: levels of 1/255 for linf, and for other norms below 1 where no short decimal says it; else the number itself."""
+    short = str(int(threat.eps)) if threat.eps.is_integer() else f"{threat.eps:.6g}"
+    if threat.norm is not LINF and float(short) == threat.eps:
+        return short
+    level = round(threat.eps * 255)
+    return f"{level}/255" if level / 255 == threat.eps and (threat.norm is LINF or level < 255) else repr(threat.eps)
 
 
 def _complaint(text: str) -> str:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from forearm.core.gradients import Classifier
+from forearm.errors import InputError
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -26,10 +27,14 @@ def view_size(height: int, width: int, side: int, longest: float = 4.0) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`model` looking at pictures of any size resized to `size`; greyscale is repeated to RGB. Gradients reach the picture's own pixels."""
+    """`model` looking at pictures of any size resized to `size`; greyscale is repeated to the model's `channels`.
+
+    Gradients reach the picture's own pixels. InputError for colour pictures before a model of greyscale ones.
+    """
 
     model: Classifier
     size: tuple[int, int]
+    channels: int = 3
 
     @classmethod
     def of(cls, model: Classifier, height: int, width: int, side: int) -> View:
@@ -37,9 +42,11 @@ class View:
         return cls(model, view_size(height, width, side))
 
     def see(self, x: Tensor) -> Tensor:
-        """`n c h w` -> `n 3 *size`: what the model is given."""
+        """`n c h w` -> `n channels *size`: what the model is given."""
+        if x.shape[1] not in (1, self.channels):
+            raise InputError(f"view: got pictures of {x.shape[1]} channels for a model of {self.channels}; 1 or {self.channels}")
         seen = resize(x, self.size)
-        return seen if seen.shape[1] == 3 else seen.expand(-1, 3, -1, -1)
+        return seen if seen.shape[1] == self.channels else seen.expand(-1, self.channels, -1, -1)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.model(self.see(x))

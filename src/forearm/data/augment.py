@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from forearm.core.noise import Noise
 from forearm.data.batches import Augment
+from forearm.data.corruptions.challenge import challenge_augment
 from forearm.errors import SpecError
 
 
@@ -42,6 +44,11 @@ def cutout(x: Tensor, generator: Generator, side: int = 8) -> Tensor:
 def crop_flip_cutout(images: Tensor, generator: Generator) -> Tensor:
     """Mirror, shift by up to 4 pixels, then a grey square of 8."""
     return cutout(crop_flip(images, generator), generator)
+
+
+def crop_flip_colour(images: Tensor, generator: Generator) -> Tensor:
+    """Mirror, shift by up to 4 pixels, colour jitter, then a grey square of 8."""
+    return cutout(colour_jitter(crop_flip(images, generator), generator), generator)
 
 
 def resized_crop(images: Tensor, generator: Generator, size: int, smallest: float = 0.35) -> Tensor:
@@ -79,8 +86,26 @@ def photo128_colour(images: Tensor, generator: Generator) -> Tensor:
     return cutout(colour_jitter(photo128(images, generator), generator), generator, 32)
 
 
+def challenge(images: Tensor, generator: Generator) -> Tensor:
+    """Mirror, shift by up to 4 pixels, then each of the challenge's 32 operations with probability 0.05 (`corruptions.challenge`)."""
+    return _operated(crop_flip(images, generator), generator)
+
+
+def challenge224(images: Tensor, generator: Generator) -> Tensor:
+    """A random part of each photo at 224 x 224 (area 0.08 to 1, as published), mirrored half the time, then the challenge's 32 operations."""
+    return _operated(resized_crop(images, generator, 224, 0.08), generator)
+
+
+def _operated(x: Tensor, generator: Generator) -> Tensor:
+    seed = int(torch.randint(0, 2**62, (), generator=generator))
+    return challenge_augment(x, noise=Noise.of(len(x), seed))
+
+
 AUGMENTS: dict[str, Augment] = {
+    "challenge": challenge,
+    "challenge224": challenge224,
     "crop_flip": crop_flip,
+    "crop_flip_colour": crop_flip_colour,
     "crop_flip_cutout": crop_flip_cutout,
     "photo128": photo128,
     "photo128_colour": photo128_colour,

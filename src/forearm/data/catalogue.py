@@ -50,6 +50,10 @@ CATALOGUE: dict[str, Entry] = {
             "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce", 2**28,
         ),),
     ),
+    "cifar10_c": Entry(
+        "CIFAR-10-C, one corruption at one severity", {"test": 10000}, "3 x 32 x 32", 10,
+        "made from cifar10; published: https://zenodo.org/records/2535967", "CC BY 4.0 as published",
+    ),
     "cifar100": Entry(
         "CIFAR-100, fine labels", {"train": 50000, "test": 10000}, "3 x 32 x 32", 100,
         "https://www.cs.toronto.edu/~kriz/cifar.html", "none stated; cite Krizhevsky 2009",

@@ -12,6 +12,7 @@ from forearm.registry import accepts, bind, parse
 
 DATASETS: dict[str, str] = {
     "cifar10": "forearm.data.cifar:cifar10",
+    "cifar10_c": "forearm.data.corrupted:cifar10_c",
     "cifar100": "forearm.data.cifar:cifar100",
     "mnist": "forearm.data.mnist:mnist",
     "fashion_mnist": "forearm.data.mnist:fashion_mnist",
@@ -23,6 +24,8 @@ DATASETS: dict[str, str] = {
     "csv": "forearm.data.folder:table",
     "npz": "forearm.data.arrays:npz",
 }
+
+MADE_FROM = {"cifar10_c": "cifar10"}  # sets that need no folder of their own where this one lies beside it
 
 
 def root() -> Path:
@@ -44,7 +47,7 @@ def load(spec: str, split: str, folder: Path | None = None, *, first: int | None
     if folder is None and not own and accepts(read, "path"):
         raise SpecError(f"{name}: got no path; where the data lies, for example \"{name}(path='photos')\"")
     where = folder or (Path() if own else root() / name)
-    if not where.is_dir():
+    if not where.is_dir() and not (name in MADE_FROM and (where.parent / MADE_FROM[name]).is_dir()):
         fetch = f", or `forearm data fetch {name}`" if name in CATALOGUE and CATALOGUE[name].files else ""
         raise InputError(f"{where}: no such folder; the data set {name!r}, or its place in FOREARM_DATA=/path/to/data{fetch}")
     pictures = read(where, split, first=first) if accepts(read, "first") else read(where, split)

@@ -11,7 +11,9 @@ from typing import Any
 
 from forearm.errors import ArtifactError
 
-SCHEMA = 1  # of what is stored and of how it is computed: a change of either makes every key a new one
+# Of what is stored and of how it is computed: a change of either makes every key a new one. What moves the last bits of logits alone, as another
+# torch does or the folded copy that AutoAttack's FAB and Square ask, is no such change: each block says which versions computed it.
+SCHEMA = 1
 BLOCK = 25  # examples that are worked on and stored together
 
 
@@ -22,7 +24,8 @@ class Cell:
     contents: what the names stand for: "model=SHA256 ARCH", "backbone=...", "labeller=...", "pictures=SHA256" of the chosen pictures and labels.
     backbone, labeller, release_threat: of the preemptive defence, "" where the defence has none (or asks no labeller). informed: the attacker uses
     the defence's `unmask` and `revert`. around: the centre of the attacker's ball. labels: who labels what a preemptive defence hardens.
-    pick: "first" examples of the split, or as many at "even" distances (for data sets that lie sorted by class).
+    pick: "first" examples of the split, or as many at "even" distances (for data sets that lie sorted by class). source: the model that the attacker
+    takes for the victim (transfer), in contents as "source=..."; "" for one who has the victim itself.
     """
 
     dataset: str
@@ -42,11 +45,23 @@ class Cell:
     contents: tuple[str, ...]
     release_threat: str = ""
     pick: str = "first"
+    source: str = ""
 
     @property
     def key(self) -> str:
-        """The hex sha256 of all fields and the schema."""
-        return key_of(dataclasses.asdict(self))
+        """The hex sha256 of `record` and the schema."""
+        return key_of(self.record)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The fields as they are stored: without `source` where there is none, as before there could be one, so that such cells keep their keys."""
+        fields = dataclasses.asdict(self)
+        return fields if self.source else {name: value for name, value in fields.items() if name != "source"}
+
+    @property
+    def told(self) -> str:
+        """The attack in words, with the model that it was made on where that is another than the victim."""
+        return f"{self.attack}, transfer from {self.source}" if self.source else self.attack
 
     @property
     def blocks(self) -> int:
@@ -55,7 +70,7 @@ class Cell:
 
     def __str__(self) -> str:
         worn = "" if self.wear == "none" else f", worn by {self.wear}"
-        return f"{self.dataset}: {self.model}, {self.defense}{worn}, {self.attack}, {self.threat}{', informed' if self.informed else ''}"
+        return f"{self.dataset}: {self.model}, {self.defense}{worn}, {self.told}, {self.threat}{', informed' if self.informed else ''}"
 
 
 def canonical(values: Mapping[str, Any]) -> str:

@@ -16,9 +16,12 @@ from forearm.core.threat import Threat
 from forearm.core.view import View
 from forearm.defenses.inference.table import INFERENCE
 from forearm.defenses.preemptive import reversion
+from forearm.defenses.preemptive.instant import DEFAULT as WRITER
 from forearm.defenses.preemptive.large import at_working_size
 from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
 from forearm.errors import SpecError
+from forearm.models.instant import load_writer
+from forearm.models.load import load_model
 from forearm.registry import accepts, bind, parse
 
 HARDEN = {name: row.harden for name, row in INFERENCE.items()}
@@ -88,15 +91,51 @@ def defense(spec: str, backbone: Backbone | None = None, threat: Threat | None =
     if before != "none":
         if backbone is None or threat is None:
             raise SpecError(f"defense: {before!r} without a backbone and a threat; both, for example 'cifar10_backbone' and linf:8/255")
-        protect = partial(_protect, protector=bind(PREEMPTIVE, before), backbone=backbone, threat=threat)
-        revert = partial(_revert, protector=bind(PREEMPTIVE, before), backbone=backbone, threat=threat)
+        armed = protector(before)
+        protect = partial(_protect, protector=armed, backbone=backbone, threat=threat)
+        revert = partial(_revert, protector=armed, backbone=backbone, threat=threat)
     return Defense(
         protect=protect,
-        harden=partial(_wrap, wrappers=[bind(HARDEN, part) for part in wrapped]),
-        unmask=partial(_wrap, wrappers=[bind(UNMASK, part) for part in wrapped]) if any(row.unmask for row in rows) else None,
+        harden=partial(_wrap, wrappers=[_bound(HARDEN, part) for part in wrapped]),
+        unmask=partial(_wrap, wrappers=[_bound(UNMASK, part) for part in wrapped]) if any(row.unmask for row in rows) else None,
         revert=revert,
         random=any(row.random for row in rows),
     )
+
+
+def students(spec: str) -> tuple[str, ...]:
+    """The trained models that a defence's spec names: what they are decides what the defence does, as the model's own weights do.
+
+    SpecError for a part that needs one and names none.
+    """
+    found = []
+    for part in parts(spec):
+        name, options = parse(part)
+        if name == "regenerate":
+            student = options.get("student")
+            if not isinstance(student, str) or not student:
+                raise SpecError(f"{part}: got no student; the name of one, for example \"regenerate(student='checkpoints/mnist_mid')\"")
+            found.append(student)
+        if name == "instant":
+            found.append(str(options.get("writer", WRITER)))
+    return tuple(found)
+
+
+def protector(spec: str, device: str = "cpu") -> Protector:
+    """The preemptive defence that `spec` names; the network that it names, loaded."""
+    found: Protector = bind(PREEMPTIVE, spec)
+    return partial(found, writer=load_writer(students(spec)[0], device)) if students(spec) else found
+
+
+def _bound(table: dict[str, str], part: str) -> Callable[..., Classifier]:
+    """The function that `part` names; the student that it names, loaded."""
+    wrap = bind(table, part)
+    for name in students(part):
+        network = load_model(name).network
+        if not callable(getattr(network, "regenerate", None)):
+            raise SpecError(f"regenerate: the model {name!r} makes no pictures; a student of MID, as `forearm train mid` leaves it")
+        wrap = partial(wrap, student=network)
+    return wrap
 
 
 def split_spec(spec: str) -> list[str]:

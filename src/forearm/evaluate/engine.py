@@ -9,6 +9,7 @@ that example. So rows are the same whatever the batch, the block or the worker.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from forearm.attacks.table import ATTACKS
 from forearm.core.channel import CHANNELS
 from forearm.core.gradients import Classifier
 from forearm.core.noise import Noise
-from forearm.core.precision import fast, verdict
+from forearm.core.precision import fast, folded, verdict
 from forearm.core.quantize import levels, release
 from forearm.core.threat import Threat
 from forearm.core.view import View
@@ -35,6 +36,7 @@ from forearm.evaluate.chosen import Chosen
 from forearm.evaluate.defense import Backbone, Defense, defense, preemptive_part
 from forearm.evaluate.lanes import LANES, Lanes
 from forearm.evaluate.matrix import wears
+from forearm.models.blocks import channels_of
 from forearm.models.load import Model, load_model
 from forearm.registry import accepts, bind
 
@@ -94,8 +96,9 @@ def audit_block(cell: Cell, block: Chosen, released: Pixels, batch: int = BLOCK)
 class Bench:
     """A cell, set up for pictures of one size.
 
-    victim: the hardened model, which is judged. attacked: what the attacker differentiates. attack: bound, with its twin where there is one.
-    together: how many examples the attack may see at once, None for any number.
+    victim: the hardened model, which is judged. attacked: what the attacker differentiates: the victim, without its defence where he knows that;
+    with a source that model, inside the defence's `unmask` where he knows it, and never the victim. attack: bound, with the copies of that model it
+    takes. together: how many examples the attack may see at once, None for any number.
     """
 
     cell: Cell
@@ -110,17 +113,21 @@ class Bench:
         """Load the models and put the defence around the victim. Pictures of another size than the model's reach it through a resize."""
         guard, bare = _defense(cell), _loaded(cell.model, _sum_of(cell, "model"))
         hardened = guard.harden(bare)
-        known = guard.unmask(bare) if cell.informed and guard.unmask is not None else hardened
+        own = (cell.source, _sum_of(cell, "source")) if cell.source else (cell.model, _sum_of(cell, "model"))
+        held = _loaded(*own)
+        unaware = held if cell.source else hardened
+        known = guard.unmask(held) if cell.informed and guard.unmask is not None else unaware
         lanes = partial(Lanes, width=1 if guard.random else LANES)
-        seen = partial(_seen, shape=block.pixels.shape, side=bare.size)
-        attack: Callable[..., Tensor] = bind(ATTACKS, cell.attack)
-        if known is bare and accepts(attack, "twin"):
-            attack = partial(attack, twin=lanes(seen(_twin(cell.model, _sum_of(cell, "model")))))
-        inside = accepts(attack, "layer") or "layer" in getattr(
-            attack, "keywords", {}
-        )  # it looks at what the layers say, so it needs the module
+        seen = partial(_seen, shape=block.pixels.shape, side=held.size, channels=channels_of(held))
+        named = bind(ATTACKS, cell.attack)
+        copies = {"twin": _twin, "folded": _folded} if known is held else {}
+        attack = partial(named, **{name: lanes(seen(copy(*own))) for name, copy in copies.items() if accepts(named, name)})
+        if cell.source and accepts(attack, "source"):
+            attack = partial(attack, source=attack.keywords.get("twin") or lanes(seen(known)))
+        inside = "layer" in inspect.signature(attack).parameters  # it looks at what the layers say, so it needs the module
         attacked = seen(known) if inside else lanes(seen(known))
-        return cls(cell, guard, lanes(seen(hardened)), attacked, attack, 1 if inside or guard.random else None)
+        victim = lanes(_seen(hardened, block.pixels.shape, bare.size, channels_of(bare)))
+        return cls(cell, guard, victim, attacked, attack, 1 if inside or guard.random else None)
 
     def judge(self, x: Tensor, y: Tensor, noise: Noise, role: str, batch: int) -> tuple[Tensor, Tensor]:
         """Whether the hardened model is right (`n`), and its logits (`n k`), in float32."""
@@ -161,9 +168,9 @@ def masking_block(cell: Cell, block: Chosen, released: Pixels, examples: int = 1
 
     guard, bare = _defense(cell), _loaded(cell.model, _sum_of(cell, "model"))
     hardened = guard.harden(bare)
-    seen = partial(_seen, shape=block.pixels.shape, side=bare.size)
+    seen = partial(_seen, shape=block.pixels.shape, side=bare.size, channels=channels_of(bare))
     x, y, noise = as_pictures(released), torch.from_numpy(block.y), _noise(cell, block).stream("masking")
-    right, _ = Bench.of(cell, block).judge(x, y, noise, "masking", BLOCK)
+    right, _ = Bench.of(replace(cell, source=""), block).judge(x, y, noise, "masking", BLOCK)
     here = right.nonzero().squeeze(1)[:examples] if right.any() else torch.arange(min(len(x), examples))
     other = None if hardened is bare else seen(bare)
     threat = replace(Threat.parse(cell.threat), targeted=False)
@@ -190,20 +197,21 @@ def as_pictures(pixels: Pixels) -> Tensor:
 class Seen(nn.Module):
     """A model that sees pictures of another size through a resize (`core.view`)."""
 
-    def __init__(self, model: Classifier, size: tuple[int, int]) -> None:
+    def __init__(self, model: Classifier, size: tuple[int, int], channels: int = 3) -> None:
         super().__init__()
         self.model = model
         self.size = size
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """`n c h w` -> `n k`."""
-        return View(self.model, self.size)(x)
+        return View(self.model, self.size, self.channels)(x)
 
 
-def _seen(model: Classifier, shape: tuple[int, ...], side: int) -> Any:
-    """`model` as it sees pictures of this shape; itself where they are RGB of its own size."""
+def _seen(model: Classifier, shape: tuple[int, ...], side: int, channels: int = 3) -> Any:
+    """`model` as it sees pictures of this shape; itself where they are of its own size and channels."""
     size = View.of(model, shape[2], shape[3], side).size
-    return model if (size, shape[1]) == (shape[2:], 3) else Seen(model, size)
+    return model if (size, shape[1]) == (shape[2:], channels) else Seen(model, size, channels)
 
 
 @lru_cache(KEPT)
@@ -214,6 +222,11 @@ def _loaded(name: str, sha256: str) -> Model:
 @lru_cache(KEPT)
 def _twin(name: str, sha256: str) -> Classifier:
     return fast(_loaded(name, sha256))
+
+
+@lru_cache(KEPT)
+def _folded(name: str, sha256: str) -> Classifier:
+    return folded(_loaded(name, sha256))
 
 
 def _sum_of(cell: Cell, role: str) -> str:
@@ -235,7 +248,7 @@ def _labels(cell: Cell, x: Tensor, y: Tensor) -> Tensor:
         return y
     role = "labeller" if cell.labels == "decoupled" else "backbone"
     model = _loaded(getattr(cell, role), _sum_of(cell, role))
-    _, logits = verdict(Lanes(_seen(model, x.shape, model.size)), x, y)
+    _, logits = verdict(Lanes(_seen(model, x.shape, model.size, channels_of(model))), x, y)
     return logits.argmax(1)
 
 

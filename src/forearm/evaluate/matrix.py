@@ -20,7 +20,7 @@ from forearm.data.sets import DATASETS
 from forearm.errors import ForearmError, SpecError
 from forearm.evaluate.cell import Cell
 from forearm.evaluate.chosen import Sources, content, full_name
-from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec
+from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec, students
 from forearm.models.load import PAIRS, SMALL
 from forearm.registry import bind, parse
 
@@ -28,7 +28,10 @@ Names = list[str]
 
 
 class Settings(BaseModel):
-    """What both the file and each of its grids may set; a grid's own wins."""
+    """What both the file and each of its grids may set; a grid's own wins.
+
+    source: a model by name that the attacks are made on, to be judged on the grid's models (transfer from a surrogate); "": none.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -41,6 +44,7 @@ class Settings(BaseModel):
     labeller: str | None = None
     around: Literal["release", "original"] | None = None
     release_threat: str | None = None
+    source: str | None = None
 
 
 class Grid(Settings):
@@ -123,7 +127,7 @@ def _cell(
     pictures = sources.pictures(dataset, split, matrix.setting(grid, "examples"), pick)
     labels = matrix.setting(grid, "labels", "decoupled")
     bound = Threat.parse(threat)
-    release = backbone = labeller = ""
+    release = backbone = labeller = source = ""
     contents = [content("model", sources.card(model)), f"pictures={pictures.sha256}"]
     _same_classes(model, len(sources.card(model).classes), dataset, len(pictures.classes))
     if preemptive_part(defense) != "none":
@@ -135,6 +139,12 @@ def _cell(
             if name:
                 contents.append(content(role, sources.card(name)))
                 _same_classes(name, len(sources.card(name).classes), dataset, len(pictures.classes))
+    contents += [content("student", sources.card(name)) for name in students(defense)]
+    if given := matrix.setting(grid, "source", ""):
+        source = _source(full_name(given), sources, model, defense)
+    if source:
+        contents.append(content("source", sources.card(source)))
+        _same_classes(source, len(sources.card(source).classes), dataset, len(pictures.classes))
     return Cell(
         dataset=dataset,
         split=split,
@@ -153,7 +163,14 @@ def _cell(
         contents=tuple(sorted(contents)),
         release_threat=release,
         pick=pick,
+        source=source,
     )
+
+
+def _source(name: str, sources: Sources, model: str, defense: str) -> str:
+    """The model that attacks are made on; "" where that is the victim itself: the same weights, which nothing hardens."""
+    same = content("", sources.card(name)) == content("", sources.card(model))
+    return "" if same and parts(defense) == (preemptive_part(defense),) else name
 
 
 def wears(chain: str) -> tuple[str, ...]:
@@ -188,6 +205,10 @@ def _checked(grid: Grid, matrix: Matrix) -> None:
         with _at(name):
             for spec in given:
                 bind(table, spec)
+                if table is ATTACKS and "source" in parse(spec)[1]:
+                    raise SpecError(
+                        f'{parse(spec)[0]}: source is no option here; a setting of the grid, for example source = "cifar10_labeller"'
+                    )
     with _at("wear"):
         for spec in (spec for chain in grid.wear for spec in wears(chain)):
             bind(CHANNELS, spec)
@@ -203,6 +224,10 @@ def _checked(grid: Grid, matrix: Matrix) -> None:
             way = "" if traits.targeted else ", untargeted"
             raise SpecError(
                 f"the attack {name!r} cannot have the threat {threat!r}; it takes {', '.join(traits.norms)}{way}, in a grid of its own"
+            )
+        if traits.kind == "query" and matrix.setting(grid, "source"):
+            raise SpecError(
+                f'the attack {name!r} asks the victim and takes nothing from a source; one with gradients, or a grid with source = ""'
             )
 
 

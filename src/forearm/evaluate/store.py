@@ -5,16 +5,17 @@
     releases/KEY/block-00000.safetensors  the protected pictures of one block
     masking/KEY.json                      a masking verdict and what it is about
 
-Files appear whole or not at all, and equal runs leave equal bytes, however often they were broken off and however many workers they had. A block
-holds a sha256 of itself, checked before anything parses it: readers of Parquet may crash on damaged files.
+Files appear whole or not at all, and equal runs under equal versions leave equal bytes, however often they were broken off and however many workers
+they had. A block holds a sha256 of itself, checked before anything parses it (readers of Parquet may crash on damaged files), and the versions that
+computed it, which are no part of any key.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
+import importlib.metadata
 import io
 import json
 import os
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+import forearm
 from forearm.errors import ArtifactError, SpecError
 from forearm.evaluate.cell import SCHEMA, Cell, canonical, cell_from, key_of
 from forearm.evaluate.defense import preemptive_part
@@ -47,6 +49,7 @@ COLUMNS = {
 }
 MARK = "sha256 of this file with zeros here: "
 SEALED = re.compile(MARK.encode() + rb"[0-9a-f]{64}")
+MADE = re.compile(rb"; made with ([ -:<-~]+);")
 Pixels = NDArray[np.uint8]
 Rows = Mapping[str, NDArray[Any]]
 
@@ -67,7 +70,7 @@ class Store:
             said = _json(self._cell_file(cell)).get("cell")
         except ArtifactError:
             return False
-        return said == json.loads(canonical(dataclasses.asdict(cell))) and all(self.there(cell, number) for number in range(cell.blocks))
+        return said == json.loads(canonical(cell.record)) and all(self.there(cell, number) for number in range(cell.blocks))
 
     def rows(self, cell: Cell) -> pl.DataFrame:
         """The rows of a complete cell, sorted by id: the columns of `COLUMNS`. ArtifactError where there are none, or changed ones."""
@@ -81,6 +84,21 @@ class Store:
                 raise ArtifactError(f"{file}: not as it was written; `forearm audit` with its matrix makes it anew")
             frames.append(frame)
         return pl.concat(frames).sort("id")
+
+    def made_with(self, cell: Cell) -> tuple[str, ...]:
+        """The versions that computed a cell's blocks, each once: one, or several where an audit went on after an update; "" for a block without.
+
+        ArtifactError where a block is not as it was written.
+        """
+        found = []
+        for number in range(cell.blocks):
+            file = self._block_file(cell, number)
+            data = file.read_bytes() if file.is_file() else b""
+            if not _sealed(data, f"{cell.key}/{number}"):
+                raise ArtifactError(f"{file}: not as it was written; `forearm audit` with its matrix makes it anew")
+            said = MADE.search(data)
+            found.append("" if said is None else said[1].decode())
+        return tuple(dict.fromkeys(found))
 
     def masking(self) -> list[dict[str, Any]]:
         """All masking verdicts, sorted by key: {"about": {dataset, model, defense, ...}, "verdict": {...}}."""
@@ -147,7 +165,7 @@ class Store:
 
     def finish(self, cell: Cell) -> None:
         """Say that a cell whose blocks are all there is complete."""
-        _write(self._cell_file(cell), _text({"schema": SCHEMA, "cell": dataclasses.asdict(cell)}))
+        _write(self._cell_file(cell), _text({"schema": SCHEMA, "cell": cell.record}))
 
     def unfinish(self, cell: Cell) -> None:
         """Say that a cell is no longer complete, before its damaged blocks are made anew."""
@@ -178,17 +196,20 @@ class Store:
 
 
 def release_key(cell: Cell) -> str:
-    """The key of what is released: all fields that decide the protected pictures, whoever attacks them on whatever model."""
+    """The key of what is released: all fields that decide the protected pictures, whoever attacks them on whatever models."""
     names = ("dataset", "split", "examples", "pick", "seed", "labels", "backbone", "labeller", "release_threat")
-    contents = [content for content in cell.contents if not content.startswith("model=")]
+    contents = [content for content in cell.contents if not content.startswith(("model=", "source=", "student="))]
     return key_of({name: getattr(cell, name) for name in names} | {"release": preemptive_part(cell.defense), "contents": contents})
 
 
 def frame_bytes(rows: Rows, place: str) -> bytes:
-    """Rows as Parquet, the same bytes for the same rows; its metadata holds the sha256 of `place` and of the file with 64 zeros in that place."""
+    """Rows as Parquet, the same bytes for the same rows and versions.
+
+    Its metadata holds the sha256 of `place` and of the file with 64 zeros in that place, and after it the versions that make it.
+    """
     held = io.BytesIO()
     frame = pl.DataFrame({name: pl.Series(name, rows[name]).cast(kind) for name, kind in COLUMNS.items()})
-    metadata = {"forearm": f"{MARK}{'0' * 64}"}
+    metadata = {"forearm": f"{MARK}{'0' * 64}; made with {versions()};"}
     frame.write_parquet(held, compression="zstd", compression_level=3, statistics=False, row_group_size=len(frame), metadata=metadata)
     data = held.getvalue()
     return SEALED.sub(_seal(data, place), data)
@@ -196,11 +217,21 @@ def frame_bytes(rows: Rows, place: str) -> bytes:
 
 def frame_from(data: bytes, place: str) -> pl.DataFrame | None:
     """The rows that `frame_bytes` wrote for `place`; None where the bytes are others."""
-    found = SEALED.search(data)
-    if found is None or found[0] != _seal(SEALED.sub(f"{MARK}{'0' * 64}".encode(), data), place):
+    if not _sealed(data, place):
         return None
     frame = pl.read_parquet(io.BytesIO(data))
     return frame if dict(frame.schema) == COLUMNS else None
+
+
+def versions() -> str:
+    """What computes rows here: "forearm 0.1.0, torch 2.13.0+cpu"."""
+    return f"forearm {forearm.__version__}, torch {importlib.metadata.version('torch')}"
+
+
+def _sealed(data: bytes, place: str) -> bool:
+    """Whether these are the bytes that `frame_bytes` wrote for `place`."""
+    found = SEALED.search(data)
+    return found is not None and found[0] == _seal(SEALED.sub(f"{MARK}{'0' * 64}".encode(), data), place)
 
 
 def _seal(data: bytes, place: str) -> bytes:

@@ -45,7 +45,7 @@ def find(inputs: Sequence[Path], include: Sequence[str] = (), exclude: Sequence[
         if path.is_dir():
             found += _walk(path, include, exclude)
         else:
-            found.append(_choose(_judge(path, path.name, None), include, exclude))
+            found.append(choose(_judge(path, path.name, None), include, exclude))
     return found
 
 
@@ -57,7 +57,7 @@ def _walk(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Iterato
         name = stack.pop()
         path = root / name
         if name and not (path.is_dir() and not path.is_symlink()):
-            yield _choose(_judge(path, name, real), include, exclude)
+            yield choose(_judge(path, name, real), include, exclude)
         elif name and _matches(name, exclude):
             yield Found(name, path, "skipped", "excluded")
         else:
@@ -92,7 +92,7 @@ def _folder_link(path: Path, name: str) -> Found:
     return Found(name, path, "skipped", "a link to a folder, not followed; give its target as an input", True)
 
 
-def _choose(entry: Found, include: Sequence[str], exclude: Sequence[str]) -> Found:
+def choose(entry: Found, include: Sequence[str], exclude: Sequence[str]) -> Found:
     """The entry after the globs and the rule of names."""
     if _matches(entry.name, exclude):
         return Found(entry.name, entry.path, "skipped", "excluded", entry.link)

@@ -2,6 +2,9 @@
 
 A line is appended whole; a last line that was torn by a kill is cut off at the next opening. The last line of a file
 counts, and for resuming the last one that says `armed`. Lines carry the version of the schema.
+
+Each shard writes a journal of its own (`journal-2-of-4.jsonl`), so that no two machines append to one file; all journals of a
+folder are read as one. Where files cannot be appended to, a journal is written in numbered parts (`journal-2-of-4.000001.jsonl`).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +22,11 @@ from types import TracebackType
 from typing import Any, Literal
 
 from forearm.errors import ForearmError, InputError, SpecError
+from forearm.images.shard import Shard
 
 SCHEMA = 1
 FOLDER = ".forearm"
-NAME = "journal.jsonl"
+NAMES = re.compile(r"journal(?:-(?P<number>[0-9]{1,9})-of-(?P<count>[0-9]{1,9}))?(?:\.(?P<part>[0-9]{1,9}))?\.jsonl")
 
 
 class OutputError(ForearmError):
@@ -100,9 +105,45 @@ def read(path: Path) -> list[Line]:
     return [line for line in parsed if line is not None]
 
 
-def journal_path(root: Path) -> Path:
-    """Where the journal of an output folder lies."""
-    return root / FOLDER / NAME
+def journal_name(shard: Shard | None = None, part: int = 0) -> str:
+    """What the journal of a run, or a later part of it, is called."""
+    whose = "journal" if shard is None else f"journal-{shard.number}-of-{shard.count}"
+    return f"{whose}.jsonl" if part == 0 else f"{whose}.{part:06}.jsonl"
+
+
+def journal_path(root: Path, shard: Shard | None = None) -> Path:
+    """Where the journal of an output folder, or of a shard's run into it, lies."""
+    return root / FOLDER / journal_name(shard)
+
+
+def spoken_of(name: str, shard: Shard | None) -> bool:
+    """Whether the journal called `name` may speak of files of `shard` (None: of any): its own, the unsharded one, and those of another count do."""
+    match = NAMES.fullmatch(name)
+    if match is None or shard is None or match["count"] is None:
+        return match is not None
+    return int(match["count"]) != shard.count or int(match["number"]) == shard.number
+
+
+def journals(root: Path, shard: Shard | None = None) -> list[Path]:
+    """The journals of an output folder that may speak of files of `shard`, the one that was written last at the end; parts in order."""
+    runs: dict[str, list[Path]] = {}
+    folder = root / FOLDER
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if spoken_of(path.name, shard) and path.is_file():
+            runs.setdefault(path.name.partition(".")[0], []).append(path)
+    order = sorted(runs, key=lambda run: (max(path.stat().st_mtime_ns for path in runs[run]), run))
+    return [path for run in order for path in sorted(runs[run], key=part_of)]
+
+
+def part_of(path: Path) -> int:
+    """Which part of its journal a file holds; 0 for the first."""
+    match = NAMES.fullmatch(path.name)
+    return int(match["part"] or 0) if match else 0
+
+
+def read_all(root: Path, shard: Shard | None = None) -> list[Line]:
+    """The lines of all journals of an output folder that may speak of files of `shard`, as `journals` orders them."""
+    return [line for path in journals(root, shard) for line in read(path)]
 
 
 class History:
@@ -124,31 +165,48 @@ class History:
 
 
 class Journal:
-    """The journal of an output folder, opened to append. One run at a time: a second one is refused with SpecError."""
+    """The journal of an output folder or of a shard's run into it, opened to append.
 
-    def __init__(self, root: Path) -> None:
+    One run at a time, or the shards of one count side by side: any other second run is refused with SpecError.
+    """
+
+    def __init__(self, root: Path, shard: Shard | None = None) -> None:
         """Make the folder, lock and repair the journal. OutputError if it cannot be written."""
-        self.path = journal_path(root)
+        self.path = journal_path(root, shard)
+        self._handles: list[int] = []
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._handle = self._open(self.path)
+            whole = self._handle if shard is None else self._open(journal_path(root))
         except OSError as error:
+            self._close()
             raise OutputError(
                 f"{root}: cannot be written ({error.strerror}); a folder with write permission, for example -o armed/"
             ) from None
         try:
-            self._lock()
+            self._lock(self._handle, fcntl.LOCK_EX)
+            if shard is not None:
+                self._lock(whole, fcntl.LOCK_SH)
+                self._refuse_other_counts(root, shard)
             self._repair()
-            self.history = History(read(self.path))
+            self.history = History(read_all(root, shard))
         except BaseException:
-            os.close(self._handle)
+            self._close()
             raise
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        os.close(self._handle)
+        self._close()
+
+    def _open(self, path: Path) -> int:
+        self._handles.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644))
+        return self._handles[-1]
+
+    def _close(self) -> None:
+        while self._handles:
+            os.close(self._handles.pop())
 
     def record(self, line: Line) -> bool:
         """Append `line` and sync, unless the last line of its file tells the same. OutputError if the disk refuses."""
@@ -169,13 +227,24 @@ class Journal:
                 f"{self.path}: the journal cannot be written ({error.strerror}); a disk with space, then the same command again"
             ) from None
 
-    def _lock(self) -> None:
+    def _lock(self, handle: int, kind: int) -> None:
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except OSError:
             raise SpecError(
                 f"{self.path}: another run is writing to this folder; one at a time, or another folder, for example -o armed2/"
             ) from None
+
+    def _refuse_other_counts(self, root: Path, shard: Shard) -> None:
+        """Shards of two counts overlap. Each holds its own journal before it looks, so that of two at least one is refused."""
+        for path in journals(root):
+            match = NAMES.fullmatch(path.name)
+            if match and match["count"] and int(match["count"]) != shard.count:
+                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self._lock(handle, fcntl.LOCK_SH)
+                finally:
+                    os.close(handle)
 
     def _repair(self) -> None:
         """Cut off a last line that has no end."""

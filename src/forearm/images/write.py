@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from forearm.errors import InputError
@@ -84,9 +84,9 @@ def back_up(source: Path, backup: Path, sha256: str) -> None:
         discard(part)
 
 
-def sweep(folders: Iterable[Path]) -> int:
-    """Remove the temporary files that a killed run left in `folders`; how many there were."""
-    left = [part for folder in folders if folder.is_dir() for part in folder.glob(TEMPORARY)]
+def sweep(folders: Iterable[Path], only: Container[Path] | None = None) -> int:
+    """Remove the temporary files that a killed run left in `folders`, or those `only`; how many there were."""
+    left = [part for folder in folders if folder.is_dir() for part in folder.glob(TEMPORARY) if only is None or part in only]
     for part in left:
         part.unlink(missing_ok=True)
     return len(left)

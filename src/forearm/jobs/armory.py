@@ -28,9 +28,11 @@ from forearm.core.view import View
 from forearm.defenses.preemptive.large import at_working_size
 from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
 from forearm.errors import InputError, SpecError
+from forearm.evaluate.defense import students
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.bounds import Bounds, largest
 from forearm.models.card import Card
+from forearm.models.instant import Writer, load_writer
 from forearm.models.load import PAIRS, SMALL, load_model
 from forearm.registry import accepts, bind
 
@@ -60,15 +62,16 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A backbone, its fast twin for gradients, the labeller, and the threat to arm against."""
+    """A backbone, its fast twin for gradients, the labeller, the threat to arm against, and where the defence needs one a network that writes changes."""
 
     backbone: Role
     twin: Classifier
     labeller: Role
     threat: Threat
+    writer: Writer | None = None
 
     @classmethod
-    def load(cls, backbone: str, labeller: str, threat: str, device: str) -> Pair:
+    def load(cls, backbone: str, labeller: str, threat: str, device: str, writer: str | None = None) -> Pair:
         own = Role.load(backbone, device)
         other = own if labeller == "backbone" else Role.load(labeller, device)
         if own.card.classes != other.card.classes:
@@ -76,7 +79,13 @@ class Pair:
                 f"labeller: {other.card.name!r} knows other classes than the backbone {own.card.name!r}; "
                 "two models of the same classes, for example backbone 'photo_backbone' and labeller 'photo_labeller'"
             )
-        return cls(own, fast(own.model), other, Threat.parse(threat))
+        writes = None if writer is None else load_writer(writer, device)
+        if writes is not None and writes.card.classes != own.card.classes:
+            raise SpecError(
+                f"instant: {writes.card.name!r} was trained for other classes than the backbone {own.card.name!r} of pictures of this size; "
+                "pictures of up to 64 pixels, another network \"instant(writer='...')\", or the defence 'mspd'"
+            )
+        return cls(own, fast(own.model), other, Threat.parse(threat), writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +166,8 @@ class Armory:
         if small not in self._pairs:
             backbone, labeller = PAIRS[small]
             threat = self.threat or STRENGTHS[self.strength][small]
-            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, threat, self.device)
+            writer = next(iter(students(self.defense)), None)
+            self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, threat, self.device, writer)
         return self._pairs[small]
 
     def settings(self, height: int, width: int) -> dict[str, str | int | float]:
@@ -172,6 +182,8 @@ class Armory:
             "threshold": self.threshold,
             "seed": self.seed,
         }
+        if pair.writer is not None:
+            known |= {"writer": pair.writer.card.name, "writer_sha256": pair.writer.card.sha256}
         return known | ({} if self.survive is None else {"survive": self.survive}) | self.bounds.settings()
 
     def class_index(self, name: str, height: int, width: int) -> int:
@@ -221,6 +233,8 @@ class Armory:
         protector: Callable[..., Tensor] = self.protector
         if accepts(protector, "grid") and x.shape[2] * x.shape[3] > view.size[0] * view.size[1]:
             protector = partial(protector, grid=view.size)
+        if pair.writer is not None:
+            protector = partial(protector, writer=pair.writer)
         if self.survive is not None:
             protector = partial(protector, survive=self.survive)
         y = torch.tensor([label.index], device=x.device)

@@ -96,8 +96,14 @@ def rows_of(store: Store, found: Sequence[Cell]) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def run(job: AuditJob, report: Callable[[Progress], None] = lambda _: None, stop: Callable[[], bool] = lambda: False) -> Summary:
-    """Make what is missing. `stop` is asked between tasks: when true, what is in flight is finished and the rest left.
+def run(
+    job: AuditJob,
+    report: Callable[[Progress], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+    hands: Hands | None = None,
+) -> Summary:
+    """Make what is missing. `stop` is asked between tasks: when true, what is in flight is finished and the rest left. `hands`: who works, in place
+    of this process and its `jobs`.
 
     A cell that fails costs that cell; a worker that dies is tried once more, alone. Memory: that of `jobs + 1` blocks and `jobs` models with their
     attacks' graphs of `batch` examples.
@@ -106,8 +112,8 @@ def run(job: AuditJob, report: Callable[[Progress], None] = lambda _: None, stop
     wanted = chosen_cells(job, sources)
     store = Store(job.store)
     with store.writing():
-        if job.jobs == 0:
-            return Run(job, wanted, sources, store, Here(), report, stop).through()
+        if hands is not None or job.jobs == 0:
+            return Run(job, wanted, sources, store, hands or Here(), report, stop).through()
         with Crew[Task](job.jobs) as crew:
             return Run(job, wanted, sources, store, crew, report, stop).through()
 
@@ -213,11 +219,11 @@ class Run:
         return [Task("masking", cell, 0) for cell in first.values() if cell.key not in self.failed and not self.store.judged(about(cell))]
 
     def work(self, stage: Stage, tasks: Iterable[Task]) -> None:
-        """Send out tasks, `jobs + 1` at a time, and keep what comes back."""
+        """Send out tasks, as many as the hands take at a time, and keep what comes back."""
         waiting = deque(tasks)
         total, flying = len(waiting), 0
         while waiting or flying:
-            while waiting and flying <= self.job.jobs and not self.stop():
+            while waiting and flying < self.hands.capacity and not self.stop():
                 request = self.request(waiting.popleft())
                 if request is not None:
                     self.hands.submit(request.task, do, request)
@@ -270,7 +276,7 @@ def numbers(task: Task) -> range:
 
 
 def about(cell: Cell) -> dict[str, Any]:
-    """What a masking verdict is about: the fields of the cell that decide it."""
+    """What a masking verdict is about: the fields of the cell that decide it, whatever it is attacked with."""
     names = (
         "dataset",
         "split",
@@ -285,4 +291,4 @@ def about(cell: Cell) -> dict[str, Any]:
         "labeller",
         "release_threat",
     )
-    return {name: getattr(cell, name) for name in names} | {"contents": list(cell.contents)}
+    return {name: getattr(cell, name) for name in names} | {"contents": [one for one in cell.contents if not one.startswith("source=")]}

@@ -74,7 +74,10 @@ def do(request: Request) -> Any:
 
 
 class Hands(Protocol):
-    """Where work is done: a `Crew` of processes, or `Here`."""
+    """Where work is done: a `Crew` of processes, `Here`, or elsewhere."""
+
+    @property
+    def capacity(self) -> int: ...
 
     def submit(self, ticket: Task, work: Callable[[Any], Any], request: object) -> None: ...
 
@@ -86,6 +89,11 @@ class Here:
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Task, Callable[[Any], Any], object]] = deque()
+
+    @property
+    def capacity(self) -> int:
+        """One task at a time."""
+        return 1
 
     def submit(self, ticket: Task, work: Callable[[Any], Any], request: object) -> None:
         """Take one task."""

@@ -53,6 +53,11 @@ class Crew(Generic[Ticket]):
         self._close()
 
     @property
+    def capacity(self) -> int:
+        """How many errands are with the processes at a time."""
+        return self.jobs + 1
+
+    @property
     def busy(self) -> bool:
         """Whether any errand is not yet answered."""
         return bool(self._sent or self._waiting)
@@ -77,7 +82,7 @@ class Crew(Generic[Ticket]):
         return answers
 
     def _fill(self) -> None:
-        while self._waiting and len(self._sent) <= self.jobs:
+        while self._waiting and len(self._sent) < self.capacity:
             errand = self._waiting.popleft()
             self._pool = self._pool or _pool(self.jobs)
             self._sent[_send(self._pool, errand)] = errand

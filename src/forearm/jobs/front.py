@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from forearm.attacks.spread import spread
 from forearm.attacks.table import ATTACKS
 from forearm.errors import InputError
 from forearm.images.codec import decode, encode
@@ -23,9 +24,13 @@ from forearm.registry import bind
 Label = int | str | None
 
 
-def attack(spec: str) -> Callable[..., Tensor]:
-    """An attack by name, e.g. `forearm.attack("pgd(steps=20)")`: a function (model, x, y, *, threat, noise) -> x_adv. Raises SpecError."""
-    return bind(ATTACKS, spec)
+def attack(spec: str, workers: int = 1) -> Callable[..., Tensor]:
+    """An attack by name, e.g. `forearm.attack("pgd(steps=20)")`: a function (model, x, y, *, threat, noise) -> x_adv. Raises SpecError.
+
+    workers: groups of pictures that are attacked side by side, a core each (`attacks.spread`); the function then takes nothing else.
+    """
+    found = bind(ATTACKS, spec)
+    return found if workers == 1 else spread(found, workers)
 
 
 def arm(

@@ -17,6 +17,7 @@ from forearm.data import sets
 from forearm.data.batches import Pictures
 from forearm.errors import ArtifactError, BudgetError, InputError, SpecError
 from forearm.evaluate.statistics import wilson
+from forearm.models.blocks import channels_of
 from forearm.models.card import Card, Measured, write_card
 from forearm.models.load import Model, load_model, locate
 from forearm.registry import parse, resolve
@@ -125,7 +126,7 @@ def check(name: str) -> Card:
     """
     model = load_model(name)
     with torch.no_grad():
-        logits = model(torch.full((2, 3, model.size, model.size), 0.5))
+        logits = model(torch.full((2, channels_of(model), model.size, model.size), 0.5))
     if logits.shape != (2, len(model.classes)) or not bool(logits.isfinite().all()):
         raise ArtifactError(f"{name}: logits of shape {tuple(logits.shape)}; finite ones, {len(model.classes)} a picture")
     return model.card

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from forearm.errors import SpecError
 from forearm.images.folder import Found, find, sha256_of, within
-from forearm.images.journal import History, Line, journal_path, read
+from forearm.images.journal import History, Line, read_all
 from forearm.images.limits import LIMITS, Limits
+from forearm.images.shard import Shard
 from forearm.jobs.arm import Armourer
 from forearm.jobs.labels import read_labels
 from forearm.jobs.lines import key_of
@@ -39,6 +40,7 @@ class ProtectJob:
     batch: int = 64  # pictures armed at once, at most
     batch_pixels: int = 4_000_000  # pixels armed at once, unless one picture has more
     limits: Limits = LIMITS
+    shard: Shard | None = None  # the part of the inputs that this run is about; None: all
 
     @property
     def root(self) -> Path:
@@ -85,9 +87,9 @@ class Plan:
 
 
 def survey(job: ProtectJob) -> tuple[list[Found], dict[str, str]]:
-    """All entries of the inputs, each once, and the user's labels by name. SpecError for what cannot work.
+    """All entries of the inputs, or of the job's shard, each once, and the user's labels by name. SpecError for what cannot work.
 
-    Reads no picture and writes nothing.
+    Reads no picture and writes nothing. What cannot work is told for all inputs, to every shard.
     """
     job.check()
     root = os.path.realpath(job.root)
@@ -97,11 +99,12 @@ def survey(job: ProtectJob) -> tuple[list[Found], dict[str, str]]:
     unique = {(entry.name, os.path.realpath(entry.path)): entry for entry in find(job.inputs, job.include, job.exclude)}
     found = list(unique.values())
     _check_collisions([entry for entry in found if entry.status == "picture"], job)
-    return found, {} if job.labels is None else read_labels(job.labels, found)
+    labels = {} if job.labels is None else read_labels(job.labels, found)
+    return [entry for entry in found if job.shard is None or job.shard.holds(entry.name)], labels
 
 
-def _check_collisions(pictures: Sequence[Found], job: ProtectJob) -> None:
-    """SpecError if two pictures have one output, or a picture's output is an input."""
+def check_names(pictures: Sequence[Found]) -> None:
+    """SpecError if two pictures have one output, or one's output is a folder of another's."""
     taken: dict[str, Found] = {}
     for entry in pictures:
         other = taken.setdefault(entry.name, entry)
@@ -117,6 +120,11 @@ def _check_collisions(pictures: Sequence[Found], job: ProtectJob) -> None:
                     f"output: {str(taken[above].path)!r} becomes a file where {entry.name!r} needs a folder; "
                     "two runs with two output folders"
                 )
+
+
+def _check_collisions(pictures: Sequence[Found], job: ProtectJob) -> None:
+    """SpecError if outputs get into each other's way, or a picture's output is an input."""
+    check_names(pictures)
     if not job.in_place:
         inputs = {os.path.realpath(entry.path) for entry in pictures}
         for entry in pictures:
@@ -152,8 +160,7 @@ def make_plan(
 
 def _outputs_of(inputs: Sequence[Path]) -> set[str]:
     """What earlier jobs wrote into the inputs, by their journals: a BMP has no tag and is known by these alone."""
-    journals = (journal_path(path if path.is_dir() else path.parent) for path in inputs)
-    return set().union(*(History(read(journal)).outputs for journal in journals))
+    return set().union(*(History(read_all(path if path.is_dir() else path.parent)).outputs for path in inputs))
 
 
 def _consider(job: ProtectJob, entry: Found, label: str | None, history: History, outputs: set[str], armourer: Armourer) -> Task | Line:

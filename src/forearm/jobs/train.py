@@ -19,6 +19,7 @@ from forearm.data.augment import augment
 from forearm.data.batches import Pictures, Shuffled
 from forearm.defenses.training.adversarial import adversarial, standard
 from forearm.defenses.training.loop import Plan, Report, Step, fit
+from forearm.defenses.training.trades import trades
 from forearm.errors import ArtifactError, SpecError
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, write_card
@@ -35,7 +36,11 @@ class TrainSettings(BaseModel):
     folder: Path | None = None
     arch: str = "preact_resnet(width=32)"
     threat: str = "linf:8/255"
-    steps: int = Field(0, ge=0, description="PGD steps; 0 is N-FGSM")
+    steps: int = Field(
+        0, ge=0, description="ascents of the inner attack; 0 is N-FGSM (adversarial), or a random point of the ball (trades)"
+    )
+    step: float = Field(0.25, gt=0.0, description="length of one of them, in units of eps")
+    beta: float = Field(6.0, ge=0.0, description="weight of TRADES' divergence: more is more robust, less is more accurate")
     reach: float = Field(2.0, ge=0.0, description="noise of N-FGSM, in units of eps: more is more robust, less is more accurate")
     start: Path | None = Field(None, description="weights.safetensors of an earlier run to begin from")
     trunk: Path | None = Field(
@@ -49,6 +54,7 @@ class TrainSettings(BaseModel):
     warm: float = Field(0.25, gt=0.0, lt=1.0)
     weight_decay: float = Field(5e-4, ge=0.0)
     average: float = Field(0.998, ge=0.0, lt=1.0)
+    optimizer: str = Field("sgd", description="sgd, or adamw with a rate of about 0.001 and a weight_decay of about 0.05")
     bf16: bool = True
     seed: int = 0
     device: str | None = Field(None, description="cpu or cuda; a GPU if there is one")
@@ -71,14 +77,27 @@ class TrainSettings(BaseModel):
             raise SpecError(f"{recipe or 'train'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
 
     def plan(self) -> Plan:
-        return Plan(self.epochs, self.rate, warm=self.warm, weight_decay=self.weight_decay, average=self.average, bf16=self.bf16)
+        return Plan(
+            self.epochs,
+            self.rate,
+            warm=self.warm,
+            weight_decay=self.weight_decay,
+            average=self.average,
+            bf16=self.bf16,
+            optimizer=self.optimizer,
+        )
+
+
+LAST = ("linear.", "fc.", "head.")  # the last layers of the architectures
 
 
 def recipe_step(kind: str, settings: TrainSettings) -> Step:
-    """The recipe by name: `standard` or `adversarial`."""
+    """The recipe by name: `standard`, `adversarial` or `trades`."""
+    threat, s = Threat.parse(settings.threat), settings
     recipes: dict[str, Callable[[], Step]] = {
-        "standard": lambda: standard(settings.smoothing),
-        "adversarial": lambda: adversarial(Threat.parse(settings.threat), settings.steps, settings.reach, settings.smoothing),
+        "standard": lambda: standard(s.smoothing),
+        "adversarial": lambda: adversarial(threat, s.steps, s.reach, s.smoothing, s.step),
+        "trades": lambda: trades(threat, beta=s.beta, steps=s.steps, step=s.step, seed=s.seed),
     }
     if kind not in recipes:
         raise SpecError(f"recipe: got {kind!r}; one of {', '.join(recipes)}, for example 'adversarial'")
@@ -106,7 +125,7 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
 def take_trunk(model: nn.Module, trunk: Path) -> None:
     """Fill the layers that another network has too (equal name and shape), all but the last one. ArtifactError if there are none."""
     known, own = read_weights(trunk)[0], model.state_dict()
-    shared = {name: t for name, t in known.items() if name in own and own[name].shape == t.shape and not name.startswith("linear.")}
+    shared = {name: t for name, t in known.items() if name in own and own[name].shape == t.shape and not name.startswith(LAST)}
     if not any(t.ndim == 4 for t in shared.values()):
         raise ArtifactError(f"{trunk}: shares no convolution with this network; weights of a related network of equal width")
     model.load_state_dict(shared, strict=False)
@@ -138,5 +157,5 @@ def trained_card(kind: str, settings: TrainSettings, pictures: Pictures, weights
         data=settings.data,
         recipe=kind,
         settings=" ".join(f"{name}={value!r}" for name, value in how.items()),
-        threat=settings.threat if kind == "adversarial" else None,
+        threat=None if kind == "standard" else settings.threat,
     )

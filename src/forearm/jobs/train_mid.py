@@ -22,7 +22,8 @@ from forearm.data.batches import Batch, Pictures, Shuffled
 from forearm.defenses.training.adversarial import standard
 from forearm.defenses.training.autoencoder import Coder, autoencoder
 from forearm.defenses.training.loop import Plan, Step, fit
-from forearm.defenses.training.mid import Members, Meta, Weights, against_student, mid
+from forearm.defenses.training.mid import Members, Meta, Weights, against_student, mid, refreshed
+from forearm.defenses.training.processes import Processes, processes
 from forearm.errors import ArtifactError, SpecError
 from forearm.jobs.train import write_weights
 from forearm.jobs.train_pool import Member, Progress, attacked, make_pool, member
@@ -35,6 +36,7 @@ from forearm.registry import bind
 
 Told = Callable[[str, dict[str, float]], None]  # a stage, and its epoch's figures
 SHOWN = 8  # the first test pictures, chosen before anything is known of them
+YOUNGER = ("agreement",)  # than runs that must go on: said only where they are set
 PUBLISHED_POOL = (
     "pgd(steps=40, step=1/30)",
     "targeted:pgd(steps=40, step=1/30)",
@@ -64,7 +66,10 @@ class MidSettings(BaseModel):
     base_seed: int = Field(0, description="of the target, the teacher and the pool")
     threat: str = "linf:0.3"
     members: tuple[str, ...] = Field(PUBLISHED_POOL, min_length=1, description="attacks by name; one is held out in each step")
-    pool: Literal["fixed", "adaptive"] = Field("fixed", description="fixed: made on the target once; adaptive: on the student in each step")
+    pool: Literal["fixed", "adaptive", "refreshed"] = Field(
+        "fixed",
+        description="fixed: made on the target once; adaptive: on the student in each step; refreshed: on the student as each epoch began",
+    )
     aim: int = Field(0, ge=0, description="the class that targeted members go to")
     order: str = Field("second", description="of the meta-gradient: second, first, none, detached")
     alpha: float = Field(
@@ -76,6 +81,9 @@ class MidSettings(BaseModel):
     adversarial: float = Field(1.5, ge=0.0)
     cyclic: float = Field(0.8, ge=0.0)
     pixels: float = Field(0.0, ge=0.0)
+    agreement: float = Field(
+        0.0, ge=0.0, description="beyond the paper: KL of the student's own clean answers to its attacked ones, as in TRADES"
+    )
     start: Literal["random", "teacher"] = "random"
     batch: int = Field(256, ge=2)
     epochs: int = Field(3, ge=1)
@@ -114,7 +122,7 @@ class MidSettings(BaseModel):
 
     def meta(self) -> Meta:
         """The objective. Of the meta-test weights only `pixels` follows the settings; LC, AC and CC count 1 there, and 0 where they are switched off."""
-        train = Weights(self.label, self.adversarial, self.cyclic, self.pixels)
+        train = Weights(self.label, self.adversarial, self.cyclic, self.pixels, self.agreement)
         test = Weights(float(self.label > 0), float(self.adversarial > 0), float(self.cyclic > 0), self.pixels)
         return Meta(self.order, self.alpha, self.scale, self.total, train, test, self.seed)
 
@@ -150,7 +158,7 @@ def stages(settings: MidSettings, out: Path) -> tuple[Stage, Stage, Stage]:
     def stage(name: str, arch: str, folder: Path, seed: int, epochs: int, rate: float) -> Stage:
         named = {*shared, *own[name]} if name in own else set(MidSettings.model_fields) - {"folder", "device", "base"}
         values = settings.model_dump(mode="json", include=named)
-        said = " ".join(f"{key}={value!r}" for key, value in sorted(values.items()))
+        said = " ".join(f"{key}={value!r}" for key, value in sorted(values.items()) if key not in YOUNGER or value)
         return Stage(name, arch, folder, seed, Plan(epochs, rate, average=settings.average, bf16=False), said)
 
     return (
@@ -172,35 +180,61 @@ def train_mid(
     `out` afterwards holds the student (checkpoint.pt, log.csv, weights.safetensors, card.toml), samples.png, and unless `base` names another
     folder `target/`, `teacher/` (models by name too) and `pool/`. Broken off anywhere, the same call goes on to the same weights.
     `report` is told each stage's epochs, `progress` the pool's pictures. `stop_after` ends the student's run after that epoch and leaves it resumable.
+    Under `torchrun` each process takes its part of every batch, to the weights of one process up to rounding (and to batch norm, which normalises by
+    the part); the first one writes.
     """
-    pictures = sets.load(settings.data, "train", settings.folder, first=settings.examples)
     device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    with processes(device) as among:
+        return _train(settings, out, report, progress, stop_after, device, among)
+
+
+def _train(
+    settings: MidSettings, out: Path, report: Told, progress: Progress, stop_after: int | None, device: str, among: Processes
+) -> nn.Module:
+    pictures = sets.load(settings.data, "train", settings.folder, first=settings.examples)
     first, second, third = stages(settings, out)
-    target = _trained(first, standard(), _network(first, pictures).to(device), pictures, settings, report)
-    teacher = _trained(second, autoencoder(settings.teacher_pixels), _network(second, pictures).to(device), pictures, settings, report)
-    members = _members(settings, target.to(device), pictures, first.folder.parent / "pool", progress)
+    trained = partial(_trained, pictures=pictures, settings=settings, report=report, among=among)
+    target = trained(first, _of_parts(standard(), among), _network(first, pictures).to(device))
+    teacher = trained(second, _of_parts(autoencoder(settings.teacher_pixels), among), _network(second, pictures).to(device))
+    members = _members(settings, target.to(device), pictures, first.folder.parent / "pool", progress, among)
     taught = cast(Autoencoder, teacher.to(device).network)
     student = student_of(taught, cast(Autoencoder, _network(third, pictures).to(device)), copy_encoder=settings.start == "teacher")
-    model = _trained(third, mid(cast(Coder, taught), members, settings.meta()), student, pictures, settings, report, stop_after)
-    if stop_after is None or stop_after >= settings.epochs:
+    model = trained(third, mid(cast(Coder, taught), members, settings.meta(), among), student, stop_after=stop_after)
+    if among.first and (stop_after is None or stop_after >= settings.epochs):
         shown = sets.load(settings.data, "test", settings.folder, first=SHOWN)
         write_samples(out / "samples.png", shown, target, settings.attacks()[0], taught, cast(Autoencoder, model.network), settings.aim)
     return model
+
+
+def _of_parts(step: Step, among: Processes) -> Step:
+    """`step` on this process's part of each batch."""
+    return lambda model, batch: step(model, among.part(batch))
 
 
 def _trained(
     stage: Stage,
     step: Step,
     network: nn.Module,
+    *,
     pictures: Pictures,
     settings: MidSettings,
     report: Told,
+    among: Processes,
     stop_after: int | None = None,
 ) -> Model:
     """The stage's network after `fit`, as it is read back from its folder: fp16 weights, with their card."""
-    _same_run(stage)
+    _same_run(stage, among)
     batches = Shuffled(pictures, settings.batch, plain, stage.seed)
-    trained = fit(network, step, batches, stage.plan, folder=stage.folder, report=partial(report, stage.name), stop_after=stop_after)
+    told = partial(report, stage.name)
+    trained = fit(network, step, batches, stage.plan, folder=stage.folder, report=told, stop_after=stop_after, among=among)
+    if among.first:
+        _write(stage, trained, pictures, settings)
+    among.wait()
+    return load_model(stage.folder)
+
+
+def _write(stage: Stage, trained: nn.Module, pictures: Pictures, settings: MidSettings) -> None:
+    """The stage's weights and their card."""
     weights = stage.folder / "weights.safetensors"
     write_weights(trained, weights)
     card = Card(
@@ -216,7 +250,6 @@ def _trained(
         threat=settings.threat if stage.name == "student" else None,
     )
     write_card(card, stage.folder / "card.toml")
-    return load_model(stage.folder)
 
 
 def _network(stage: Stage, pictures: Pictures) -> nn.Module:
@@ -229,11 +262,13 @@ def _network(stage: Stage, pictures: Pictures) -> nn.Module:
     return network
 
 
-def _same_run(stage: Stage) -> None:
+def _same_run(stage: Stage, among: Processes) -> None:
     """Note what decides the stage, or refuse a folder in which other settings were begun: a checkpoint alone would not tell."""
     path = stage.folder / "settings.txt"
     stage.folder.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
+        if not among.first:
+            return
         half = path.with_suffix(".part")
         half.write_text(stage.said + "\n", encoding="utf-8")
         half.replace(path)
@@ -242,14 +277,19 @@ def _same_run(stage: Stage) -> None:
         raise ArtifactError(f"{stage.folder}: begun with other settings than {' '.join(words)}; the same settings, or another folder")
 
 
-def _members(settings: MidSettings, target: Model, pictures: Pictures, folder: Path, progress: Progress) -> Members:
+def _members(settings: MidSettings, target: Model, pictures: Pictures, folder: Path, progress: Progress, among: Processes) -> Members:
     """Where the student's pictures come from: the files of a fixed pool, or attacks on itself."""
     attacks = settings.attacks()
-    if settings.pool == "adaptive":
-        return against_student([(one.attack, one.threat) for one in attacks], aim=settings.aim, seed=settings.seed)
-    pool = make_pool(folder, target, pictures, attacks, aim=settings.aim, seed=settings.base_seed, report=progress)
+    if settings.pool != "fixed":
+        own = against_student([(one.attack, one.threat) for one in attacks], aim=settings.aim, seed=settings.seed)
+        return own if settings.pool == "adaptive" else refreshed(own, len(pictures) // settings.batch)
+    make = partial(make_pool, folder, target, pictures, attacks, aim=settings.aim, seed=settings.base_seed)
+    if among.first:
+        make(report=progress)
+    among.wait()
+    pool = make()
 
-    def members(model: nn.Module, batch: Batch) -> Tensor:
+    def members(model: nn.Module, batch: Batch, key: int) -> Tensor:
         return pool.of(batch.ids).to(batch.x.device)
 
     return members

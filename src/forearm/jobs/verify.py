@@ -22,7 +22,7 @@ from forearm.core.quality import psnr, ssim
 from forearm.core.threat import Threat
 from forearm.errors import ForearmError, InputError
 from forearm.images.codec import decode
-from forearm.images.journal import History, journal_path, read
+from forearm.images.journal import History, journal_path, journals, read_all
 from forearm.images.picture import Picture
 from forearm.images.provenance import tag_of
 from forearm.jobs.armory import Armory, Role, as_tensor, content_id
@@ -101,9 +101,9 @@ def pairings(path: Path, original: Path | None = None) -> list[Pairing]:
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder; an armed folder or file, for example 'forearm verify armed/'")
     if original is not None:
-        return [_pairing(path, original, None)]
+        return [pairing(path, original, None)]
     for folder in path.resolve().parents:
-        if journal_path(folder).is_file():
+        if journals(folder):
             found = [pair for pair in _journalled(folder) if pair.armed.resolve() == path.resolve()]
             if found:
                 return found
@@ -111,8 +111,8 @@ def pairings(path: Path, original: Path | None = None) -> list[Pairing]:
 
 
 def _journalled(folder: Path) -> list[Pairing]:
-    lines = History(read(journal_path(folder))).armed.values()
-    pairs = [_pairing(folder / line.out, Path(line.source), line.label) for line in lines if line.out and line.source]
+    lines = History(read_all(folder)).armed.values()
+    pairs = [pairing(folder / line.out, Path(line.source), line.label) for line in lines if line.out and line.source]
     if not pairs:
         raise InputError(
             f"{folder}: no journal of armed files ({journal_path(folder).name}); a folder that 'forearm protect' wrote, for example armed/"
@@ -120,7 +120,7 @@ def _journalled(folder: Path) -> list[Pairing]:
     return pairs
 
 
-def _pairing(armed: Path, original: Path, label: int | None) -> Pairing:
+def pairing(armed: Path, original: Path, label: int | None) -> Pairing:
     """What a file says of itself, as far as it may be followed: of models, those that are embedded; a path or an address is never opened for it."""
     tag = (tag_of(armed) if armed.is_file() else None) or {}
     threat, backbone = tag.get("threat"), str(tag.get("backbone"))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 ARCHITECTURES: dict[str, str] = {
     "cnn_a": "forearm.models.convnet:cnn_a",
+    "convnext": "forearm.models.convnext:convnext",
+    "convnext_cifar": "forearm.models.convnext:convnext_cifar",
+    "instant": "forearm.models.instant:instant",
     "lenet": "forearm.models.lenet:lenet",
     "lenet_autoencoder": "forearm.models.lenet:lenet_autoencoder",
     "mobilenet_v2": "forearm.models.mobilenet:mobilenet_v2",
@@ -13,5 +16,7 @@ ARCHITECTURES: dict[str, str] = {
     "resnet9": "forearm.models.resnet9:resnet9",
     "resnet_autoencoder": "forearm.models.autoencoder:resnet_autoencoder",
     "resnext": "forearm.models.resnext:resnext",
+    "vit": "forearm.models.vit:vit",
+    "vit_autoencoder": "forearm.models.vit_autoencoder:vit_autoencoder",
     "wide_resnet": "forearm.models.wide_resnet:wide_resnet",
 }

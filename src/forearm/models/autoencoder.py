@@ -65,14 +65,13 @@ class ResNetEncoder(nn.Module):
 
 
 class UpDecoder(nn.Module):
-    """`Code` of `n (8 width) h w` -> pictures `n 3 8h 8w`: three transposed 4 x 4 convolutions of stride 2, two of 3 x 3."""
+    """`Code` of `n wide[0] h w` -> pictures `n 3 2^k h 2^k w`: k transposed 4 x 4 convolutions of stride 2 from each of `wide` to the next, two of 3 x 3."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, wide: tuple[int, ...]) -> None:
         super().__init__()
-        wide = (8 * width, 4 * width, 2 * width, width)
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1) for a, b in pairwise(wide))
-        self.conv1 = nn.ConvTranspose2d(width, width, 3, 1, 1)
-        self.conv2 = nn.ConvTranspose2d(width, 3, 3, 1, 1)
+        self.conv1 = nn.ConvTranspose2d(wide[-1], wide[-1], 3, 1, 1)
+        self.conv2 = nn.ConvTranspose2d(wide[-1], 3, 3, 1, 1)
 
     def forward(self, code: Code) -> Tensor:
         out = code.features
@@ -107,7 +106,9 @@ def resnet_autoencoder(
     """
     if len(blocks) != 4:
         raise SpecError(f"resnet_autoencoder: got blocks={blocks!r}; four stages, for example (2, 2, 2, 2)")
-    return Autoencoder(ResNetEncoder(width, blocks, mean, std), UpDecoder(width), Pooled(8 * width, classes))
+    return Autoencoder(
+        ResNetEncoder(width, blocks, mean, std), UpDecoder((8 * width, 4 * width, 2 * width, width)), Pooled(8 * width, classes)
+    )
 
 
 def frozen(network: nn.Module) -> nn.Module:

@@ -31,6 +31,12 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
 
+def channels_of(network: nn.Module) -> int:
+    """How many channels the pictures have that `network` takes: those of its first convolution, 3 where it has none."""
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    return 3 if first is None else first.in_channels
+
+
 def activation(name: str) -> nn.Module:
     """A fresh activation module by name."""
     try:

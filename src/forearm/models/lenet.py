@@ -10,12 +10,12 @@ from forearm.models.autoencoder import Autoencoder, Code
 
 
 class PoolingEncoder(nn.Module):
-    """`n channels h w` -> `n 64 h/4 w/4`: twice 3 x 3 convolution, ReLU and 2 x 2 maximum, whose places are kept."""
+    """`n channels h w` -> `n (2 width) h/4 w/4`: twice 3 x 3 convolution, ReLU and 2 x 2 maximum, whose places are kept."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 32, 3, 1, 1)
-        self.conv2 = nn.Conv2d(32, 64, 3, 1, 1)
+        self.conv1 = nn.Conv2d(channels, width, 3, 1, 1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Code:
         out, first = F.max_pool2d(F.relu(self.conv1(x)), 2, return_indices=True)
@@ -29,10 +29,10 @@ class UnpoolingDecoder(nn.Module):
     The places are those of whoever encoded: a student's, of the attacked picture. The last layer is linear.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.conv1 = nn.ConvTranspose2d(64, 32, 3, 1, 1)
-        self.conv2 = nn.ConvTranspose2d(32, channels, 3, 1, 1)
+        self.conv1 = nn.ConvTranspose2d(2 * width, width, 3, 1, 1)
+        self.conv2 = nn.ConvTranspose2d(width, channels, 3, 1, 1)
 
     def forward(self, code: Code) -> Tensor:
         first, second = code.places
@@ -57,26 +57,30 @@ class DenseHead(nn.Module):
 class LeNet(nn.Module):
     """Pictures in [0, 1] `n c side side` -> logits `n classes`."""
 
-    def __init__(self, channels: int, side: int, classes: int) -> None:
+    def __init__(self, channels: int, side: int, classes: int, width: int) -> None:
         super().__init__()
-        self.encoder = PoolingEncoder(channels)
-        self.head = DenseHead(64 * (side // 4) ** 2, classes)
+        self.encoder = PoolingEncoder(channels, width)
+        self.head = DenseHead(2 * width * (side // 4) ** 2, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.encoder(x).features)
         return logits
 
 
-def lenet(classes: int = 10, channels: int = 1, side: int = 28) -> LeNet:
-    """MID's target on MNIST: 648,226 parameters with ten classes. `side`: a multiple of 4. Source: arXiv 2404.03340, as in the authors' code."""
+def lenet(classes: int = 10, channels: int = 1, side: int = 28, width: int = 32) -> LeNet:
+    """MID's target on MNIST: 648,226 parameters with ten classes at the published `width`, the channels of the first convolution.
+
+    `side`: a multiple of 4. Source: arXiv 2404.03340, as in the authors' code.
+    """
     _known_side(side)
-    return LeNet(channels, side, classes)
+    return LeNet(channels, side, classes, width)
 
 
-def lenet_autoencoder(classes: int = 10, channels: int = 1, side: int = 28) -> Autoencoder:
+def lenet_autoencoder(classes: int = 10, channels: int = 1, side: int = 28, width: int = 32) -> Autoencoder:
     """MID's teacher and student on MNIST: `lenet` with a decoder (`n 64 7 7` -> pictures). Source: arXiv 2404.03340, as in the authors' code."""
     _known_side(side)
-    return Autoencoder(PoolingEncoder(channels), UnpoolingDecoder(channels), DenseHead(64 * (side // 4) ** 2, classes))
+    head = DenseHead(2 * width * (side // 4) ** 2, classes)
+    return Autoencoder(PoolingEncoder(channels, width), UnpoolingDecoder(channels, width), head)
 
 
 def _known_side(side: int) -> None:

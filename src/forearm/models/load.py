@@ -17,8 +17,9 @@ from forearm.models.classes import numbered
 from forearm.models.foreign import FOREIGN, Source
 from forearm.models.keys import KEYS
 from forearm.models.robustbench import ROBUSTBENCH
+from forearm.models.timm import timm_model
 from forearm.models.weights import fetch, file_sum, fill, is_url, read_weights
-from forearm.models.zoo import zoo_model
+from forearm.models.zoo import data_folder, zoo, zoo_card
 from forearm.registry import bind, parse
 
 ALIASES = {"backbone": "cifar10_backbone", "labeller": "cifar10_labeller"}
@@ -27,7 +28,9 @@ PAIRS = {
     True: ("cifar10_backbone", "cifar10_labeller"),
     False: ("photo_backbone", "photo_labeller"),
 }  # backbone and labeller, by whether small
-FORMS = "an embedded name, a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
+FORMS = (
+    "an embedded name, one of the zoo, 'resnet20_a', a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
+)
 
 _SPEC = re.compile(r"^(?P<spec>(?:robustbench:[\w.-]+)|(?:[A-Za-z_]\w*\s*(?:\([^()]*(?:\([^()]*\)[^()]*)*\))?))=(?P<where>.+)$")
 
@@ -78,7 +81,7 @@ def embedded() -> tuple[str, ...]:
 def locate(name: str | Path) -> Located:
     """A model's card and weight file, without reading the weights of a carded model; `name` as for `load_model`.
 
-    An embedded name wins over a path of the same name ("./backbone" is the path). SpecError for no known form;
+    An embedded name, one of the zoo and a public checkpoint's win over a path of the same name ("./backbone" is the path). SpecError for no known form;
     ArtifactError where a file is missing or a card is wrong.
     """
     text = str(name)
@@ -86,6 +89,10 @@ def locate(name: str | Path) -> Located:
     wanted = ALIASES.get(text, text)
     if wanted in embedded():
         return _embedded(wanted)
+    if (card_file := zoo_card(text)) is not None:
+        return _beside(card_file)
+    if text in FOREIGN and FOREIGN[text].file:
+        return _at_hand(text)
     if path.exists():
         return _beside(path)
     if is_url(text):
@@ -94,7 +101,9 @@ def locate(name: str | Path) -> Located:
         return _public(found["spec"].strip(), found["where"])
     if path.suffix or "/" in text:
         raise ArtifactError(f"{text}: no such file; {FORMS}")
-    raise SpecError(f"model: got {text!r}; {FORMS}; embedded are: {', '.join(embedded()) or 'none'}")
+    raise SpecError(
+        f"model: got {text!r}; {FORMS}; embedded are: {', '.join(embedded()) or 'none'}; in the zoo: {', '.join(zoo()) or 'none'}"
+    )
 
 
 def _embedded(name: str) -> Located:
@@ -153,6 +162,17 @@ def _public(spec: str, where: str) -> Located:
     return Located(card, path, keys=source.keys, unused=source.unused)
 
 
+def _at_hand(name: str) -> Located:
+    """A public checkpoint at its place in the data folder, which must be the file that the table knows."""
+    source = FOREIGN[name]
+    path = data_folder() / source.file
+    if not path.is_file():
+        raise ArtifactError(f"{name}: no file {path}; FOREARM_DATA=/path/to/data that holds {source.file}, or '{name}=PATH'")
+    if (found := file_sum(path)) != source.sha256:
+        raise ArtifactError(f"{path}: sha256 {found}; expected {source.sha256}")
+    return _public(name, str(path))
+
+
 def _source(spec: str) -> Source:
     """The kind of checkpoint: a name of RobustBench, a foreign one, or an architecture in call syntax."""
     if spec.startswith("robustbench:"):
@@ -174,9 +194,11 @@ def load_model(name: str | Path, *, sha256: str | None = None, device: str | tor
     `name` is one of
 
     - an embedded name ("cifar10_backbone"); "backbone" and "labeller" are the embedded CIFAR-10 pair;
+    - a name of the zoo ("cifar10_wide"), which lies in the repository or where `FOREARM_ZOO` says (`models.zoo`);
+    - a public checkpoint's name ("resnet20_a", `models.foreign`), whose file lies below `FOREARM_DATA`;
     - a card.toml, the weights beside it, or the folder that holds both; or a card's address,
       "https://host/card.toml#sha256=...", whose weights lie beside it;
-    - "robustbench:Wong2020Fast=WHERE", "resnet20_a=WHERE" (`models.foreign`), or an architecture,
+    - "robustbench:Wong2020Fast=WHERE", "resnet20_a=WHERE", or an architecture,
       "preact_resnet(width=64)=WHERE", where WHERE is a path or an address "https://host/file.pt#sha256=...";
     - "timm:resnet18", with the `zoo` extra.
 
@@ -187,7 +209,7 @@ def load_model(name: str | Path, *, sha256: str | None = None, device: str | tor
     text = str(name)
     if text.startswith("timm:"):
         with torch.random.fork_rng(devices=[]):
-            network, card = zoo_model(text.removeprefix("timm:"))
+            network, card = timm_model(text.removeprefix("timm:"))
         if sha256 is not None and sha256 != card.sha256:
             raise ArtifactError(f"{text}: sha256 {card.sha256}; expected {sha256}")
         return Model(network, card).to(device)

@@ -1,73 +1,53 @@
-"""Networks of timm (Wightman, PyTorch Image Models) by name, behind the `zoo` extra: imported when one is asked for."""
+"""The zoo: trained models that are too many for the package, one folder each (`card.toml` and its weights), by name.
+
+They lie in `zoo/` of the project's repository: a checkout finds them there, an installed package where `FOREARM_ZOO` says.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+import os
+from pathlib import Path
 
-from torch import Tensor, nn
+from forearm.errors import ArtifactError
 
-from forearm.errors import ArtifactError, SpecError
-from forearm.models.blocks import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from forearm.models.card import Card
-from forearm.models.classes import numbered
+ZOO = ("cifar10_preact", "cifar10_resnext", "cifar10_vit", "cifar10_wide")  # each trained by recipes/NAME.toml
 
 
-class Zoo(nn.Module):
-    """RGB in [0, 1] -> logits: the network's own normalisation, then the network."""
+def zoo_folder() -> Path | None:
+    """Where the zoo lies: `$FOREARM_ZOO`, or `zoo` of the checkout that this package is run from; None where there is neither.
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
-        self.normalize = Normalize(mean, std)
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.network(self.normalize(x))
-        return logits
-
-
-def zoo_model(name: str) -> tuple[nn.Module, Card]:
-    """A pretrained network of timm and a card for it.
-
-    The first use downloads its weights through timm, which checks no sum of ours: the card's sha256 is over the weights
-    as they were loaded. Classes are named by the pretrained configuration where it names them, by number otherwise.
-    ArtifactError without timm.
+    ArtifactError where `FOREARM_ZOO` names no folder.
     """
-    try:
-        import timm
-    except Exception as error:  # a torchvision that does not fit torch raises RuntimeError or OSError here
-        raise ArtifactError(f"timm:{name}: timm cannot be imported ({error}); pip install 'forearm[zoo]'") from None
-    if not timm.is_model(name):
-        raise SpecError(f"timm:{name}: timm has no such network; for example 'timm:resnet18'")
-    try:
-        network: nn.Module = timm.create_model(name, pretrained=True)
-    except (RuntimeError, OSError) as error:
-        raise ArtifactError(
-            f"timm:{name}: no pretrained weights ({(str(error).splitlines() or ['no reason given'])[0]}); a network that has them"
-        ) from None
-    settings: dict[str, Any] = getattr(network, "pretrained_cfg", {})
-    if not any(settings.get(place) for place in ("url", "file", "hf_hub_id")):  # some networks then stay random, with a warning
-        raise ArtifactError(
-            f"timm:{name}: its configuration names no pretrained weights; a network that has them, for example 'timm:resnet18'"
-        )
-    count = int(settings.get("num_classes", 1000))
-    names = settings.get("label_names") or numbered(count)
-    card = Card(
-        name=f"timm:{name}",
-        arch=name.replace(".", "_"),
-        weights=f"timm:{name}",
-        sha256=_sum(network),
-        classes=tuple(str(n) for n in names),
-        size=int(settings.get("input_size", (3, 224, 224))[-1]),
-        recipe="timm",
+    if given := os.environ.get("FOREARM_ZOO"):
+        if not Path(given).is_dir():
+            raise ArtifactError(f"FOREARM_ZOO: got {given!r}, no folder; one that holds NAME/card.toml, for example the repository's zoo")
+        return Path(given)
+    checkout = Path(__file__).resolve().parents[3]
+    found = checkout / "zoo"
+    return found if (checkout / "pyproject.toml").is_file() and found.is_dir() else None
+
+
+def zoo() -> tuple[str, ...]:
+    """The names of the models that are in the zoo here, whether or not `ZOO` knows them."""
+    folder = zoo_folder()
+    return () if folder is None else tuple(sorted(card.parent.name for card in folder.glob("*/card.toml")))
+
+
+def zoo_card(name: str) -> Path | None:
+    """The card.toml of the zoo's model `name`; None for a name that no zoo has. ArtifactError for one that is not here."""
+    folder = zoo_folder()
+    if folder is not None and name in zoo():
+        return folder / name / "card.toml"
+    if name not in ZOO:
+        return None
+    where = "FOREARM_ZOO names none and this is no checkout" if folder is None else f"not in {folder}"
+    raise ArtifactError(
+        f"{name}: a model of the zoo, which is not here ({where}); zoo/{name} of the project's repository with FOREARM_ZOO=/path/to/zoo, "
+        f"or train it by recipes/{name}.toml"
     )
-    return Zoo(network, tuple(settings.get("mean", IMAGENET_MEAN)), tuple(settings.get("std", IMAGENET_STD))), card
 
 
-def _sum(network: nn.Module) -> str:
-    """sha256 over the names and bytes of all weights."""
-    total = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        total.update(name.encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
+def data_folder() -> Path:
+    """Where data sets and public checkpoints lie, as `data.sets` has it: `$FOREARM_DATA`, or `../shared/data` beside the project."""
+    given = os.environ.get("FOREARM_DATA")
+    return Path(given) if given else Path(__file__).resolve().parents[4] / "shared" / "data"

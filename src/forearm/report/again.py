@@ -20,8 +20,8 @@ def matrix_text(benches: Sequence[Bench], masking: bool) -> str:
     grids: list[dict[str, Any]] = []
     for bench in benches:
         for entry in bench.entries:
-            for informed, attacks in _asked(entry):
-                grid = _grid(entry.cell, informed) | {"attacks": attacks}
+            for source, informed, attacks in _asked(entry):
+                grid = _grid(entry.cell, informed) | ({"source": source} if source else {}) | {"attacks": attacks}
                 like = [one for one in grids if all(one.get(name) == grid.get(name) for name in {*one, *grid} - {"defenses"})]
                 if like:
                     like[0]["defenses"].append(entry.cell.defense)
@@ -31,16 +31,19 @@ def matrix_text(benches: Sequence[Bench], masking: bool) -> str:
     return "\n".join([*head, "\n\n".join(_table(grid) for grid in grids), ""])
 
 
-def _asked(entry: Entry) -> list[tuple[bool | str, list[str]]]:
-    """The attacks of an entry by who made them: both kinds of attacker, or one alone."""
-    by = {informed: [a for a in entry.attacks if entry.attempt(a, informed)] for informed in (False, True)}
-    both = [attack for attack in by[False] if attack in by[True]]
-    split: list[tuple[bool | str, list[str]]] = [
-        ("both", both),
-        (False, [attack for attack in by[False] if attack not in both]),
-        (True, [attack for attack in by[True] if attack not in both]),
-    ]
-    return [(informed, attacks) for informed, attacks in split if attacks]
+def _asked(entry: Entry) -> list[tuple[str, bool | str, list[str]]]:
+    """The attacks of an entry by the model that they were made on and by who made them: both kinds of attacker, or one alone."""
+    found: list[tuple[str, bool | str, list[str]]] = []
+    for source in sorted({one.cell.source for one in entry.attempts}):
+        made = [attempt.cell for a in entry.attacks for who in (False, True) if (attempt := entry.attempt(a, who))]
+        by = {who: [cell.attack for cell in made if (cell.source, cell.informed) == (source, who)] for who in (False, True)}
+        both = [attack for attack in by[False] if attack in by[True]]
+        found += [
+            (source, "both", both),
+            (source, False, [attack for attack in by[False] if attack not in both]),
+            (source, True, [attack for attack in by[True] if attack not in both]),
+        ]
+    return [asked for asked in found if asked[2]]
 
 
 def _grid(cell: Cell, informed: bool | str) -> dict[str, Any]:

@@ -159,24 +159,24 @@ class Entry:
 
     @property
     def unknown(self) -> bool:
-        """A defence that was not attacked by anyone who knows it."""
-        return self.cell.defense != "none" and self.informed is None
+        """A defence that was not attacked by anyone who knows it and has the model itself."""
+        return self.cell.defense != "none" and not any(one.cell.informed and not one.cell.source for one in self.attempts)
 
     @property
     def stuck(self) -> tuple[str, ...]:
         """The attacks that gave many pictures back untouched."""
-        return tuple(one.cell.attack for one in self.attempts if one.stuck)
+        return tuple(one.cell.told for one in self.attempts if one.stuck)
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """The attacks by name, each once, in the order of the table of attacks."""
+        """The attacks in words (`Cell.told`), each once, in the order of the table of attacks."""
         order = list(TRAITS)
-        names = {one.cell.attack: parse(one.cell.attack)[0] for one in self.attempts}
+        names = {one.cell.told: parse(one.cell.attack)[0] for one in self.attempts}
         return tuple(sorted(names, key=lambda text: (order.index(names[text]) if names[text] in order else len(order), text)))
 
     def attempt(self, attack: str, informed: bool) -> Attempt | None:
-        """The one attempt with this attack by one who knows the defence or not."""
-        found = [one for one in self.attempts if one.cell.attack == attack and one.cell.informed == informed]
+        """The one attempt with this attack (of `attacks`) by one who knows the defence or not."""
+        found = [one for one in self.attempts if one.cell.told == attack and one.cell.informed == informed]
         return found[0] if found else None
 
     @cached_property
@@ -200,7 +200,7 @@ class Entry:
 
     @staticmethod
     def _survivors(attempts: Sequence[Attempt]) -> tuple[Ids, Flags]:
-        return worst_case({str(one.cell): (one.ids, one.robust) for one in attempts})
+        return worst_case({f"{one.cell} ({one.cell.key[:12]})": (one.ids, one.robust) for one in attempts})
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,11 +263,12 @@ def benches(store: Source) -> tuple[Bench, ...]:
 
     Cells that differ in nothing that can matter (who labels for a defence that releases nothing) count once.
     """
-    found: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[tuple[str, bool], Attempt]]] = {}
+    found: dict[tuple[Any, ...], dict[tuple[Any, ...], dict[tuple[Any, ...], Attempt]]] = {}
     for cell in sorted(store.cells(), key=lambda cell: cell.key):
         attempts = found.setdefault(_bench(cell), {}).setdefault(_entry(cell), {})
-        if (cell.attack, cell.informed) not in attempts:
-            attempts[cell.attack, cell.informed] = Attempt(cell, store.rows(cell).sort("id"))
+        attacker = (cell.attack, cell.source, cell.informed, _contents(cell, ("source",)))
+        if attacker not in attempts:
+            attempts[attacker] = Attempt(cell, store.rows(cell).sort("id"))
     if not found:
         raise InputError("report: the store holds no finished cell; run for example 'forearm audit matrix.toml --store runs/' first")
     return tuple(
@@ -308,5 +309,5 @@ def judged(entry: Entry, verdicts: Sequence[Mapping[str, Any]]) -> Mapping[str, 
 
 
 def _agreement(cell: Cell, about: Mapping[str, Any]) -> int:
-    own = dataclasses.asdict(cell) | {"contents": list(cell.contents)}
+    own = dataclasses.asdict(cell) | {"contents": [one for one in cell.contents if not one.startswith("source=")]}
     return sum(own.get(name) == value for name, value in about.items())

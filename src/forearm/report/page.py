@@ -6,7 +6,8 @@ import dataclasses
 import importlib
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that the templates show."""
+    """All that the templates show. versions: of what made the page; computed: of what computed the rows, with the number of attacks."""
 
     sections: tuple[Section, ...]
     judged: tuple[Judged, ...]
@@ -67,6 +68,7 @@ class Page:
     command: str
     matrix: str
     versions: dict[str, str]
+    computed: tuple[tuple[str, int], ...]
 
     @property
     def cells(self) -> int:
@@ -76,8 +78,8 @@ class Page:
     @property
     def contents(self) -> tuple[str, ...]:
         """Every name of weights and pictures with the sha256 that it stood for."""
-        cells = [entry.cell for section in self.sections for entry in section.bench.entries]
-        named = {"model": "model", "backbone": "backbone", "labeller": "labeller", "pictures": "dataset"}
+        cells = [one.cell for section in self.sections for entry in section.bench.entries for one in entry.attempts]
+        named = {"model": "model", "backbone": "backbone", "labeller": "labeller", "source": "source", "pictures": "dataset"}
         told = {
             f"{getattr(cell, named[one.partition('=')[0]])}: {one}"
             for cell in cells
@@ -87,8 +89,11 @@ class Page:
         return tuple(sorted(told))
 
 
-def page(found: Sequence[Bench], verdicts: Verdicts, gallery: Gallery, command: str, matrix: str) -> Page:
-    """The page of these benches; `command`: the one that made it, `matrix`: the file that makes the store again."""
+def page(found: Sequence[Bench], verdicts: Verdicts, gallery: Gallery, command: str, matrix: str, computed: Iterable[str]) -> Page:
+    """The page of these benches.
+
+    command: the one that made it; matrix: the file that makes the store again; computed: for each cell the versions that computed its rows.
+    """
     sections = []
     for number, bench in enumerate(found, 1):
         rows = tuple(_row(name, entry, bench, verdicts) for name, entry in zip(bench.names, bench.entries, strict=True))
@@ -98,7 +103,8 @@ def page(found: Sequence[Bench], verdicts: Verdicts, gallery: Gallery, command: 
     versions = {"forearm": forearm.__version__, "python": platform.python_version()} | {
         package: importlib.metadata.version(package) for package in PACKAGES
     }
-    return Page(tuple(sections), tuple(sorted(told, key=lambda one: one.title)), gallery, command, matrix, versions)
+    counted = tuple(sorted(Counter(computed).items(), reverse=True))
+    return Page(tuple(sections), tuple(sorted(told, key=lambda one: one.title)), gallery, command, matrix, versions, counted)
 
 
 def _row(name: str, entry: Entry, bench: Bench, verdicts: Verdicts) -> Row:
@@ -135,13 +141,13 @@ def table(found: Sequence[Bench]) -> pl.DataFrame:
                 unchanged = None if one.unchanged is None else one.unchanged.value
                 lines.append(
                     own
-                    | {"attack": one.cell.attack, "informed": str(one.cell.informed).lower()}
+                    | {"attack": one.cell.attack, "source": one.cell.source or None, "informed": str(one.cell.informed).lower()}
                     | _line(one.attacked)
                     | {"unchanged": unchanged}
                 )
             worst = {"false": entry.uninformed, "true": entry.informed, "both": entry.worst}
             lines += [
-                own | {"attack": "worst case", "informed": informed} | _line(attacked) | {"unchanged": None}
+                own | {"attack": "worst case", "source": None, "informed": informed} | _line(attacked) | {"unchanged": None}
                 for informed, attacked in worst.items()
                 if attacked is not None
             ]

@@ -14,6 +14,8 @@ from forearm.report.chart import curves_png, worst_png
 from forearm.report.findings import benches
 from forearm.report.pictures import find, gallery
 
+UNRECORDED = "versions that the store does not record"
+
 
 def write_report(store: Path, out: Path, *, data: Path | None = None, command: str = "") -> tuple[Path, ...]:
     """Write the report of an audit's store into the folder `out`; the files, report.html first.
@@ -31,7 +33,9 @@ def write_report(store: Path, out: Path, *, data: Path | None = None, command: s
     held = Store(store)
     found, verdicts = benches(held), held.masking()
     matrix = matrix_text(found, bool(verdicts))
-    told = page.page(found, verdicts, gallery(held, found, find(data)), command, matrix)
+    made = (held.made_with(one.cell) for bench in found for entry in bench.entries for one in entry.attempts)
+    computed = [" and ".join(one or UNRECORDED for one in versions) for versions in made]
+    told = page.page(found, verdicts, gallery(held, found, find(data)), command, matrix, computed)
     files = {
         "report.html": page.html(told).encode(),
         "report.md": page.markdown(told).encode(),

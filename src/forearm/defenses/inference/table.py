@@ -25,6 +25,7 @@ _PAD = "Xie et al., ICLR 2018 (arXiv 1711.01991); as in Pei et al., arXiv 2205.1
 _GUO = "Guo et al., ICLR 2018 (arXiv 1711.00117)"
 _XU = "Xu et al., NDSS 2018 (arXiv 1704.01155)"
 _LIU = "Liu et al., ECCV 2018 (arXiv 1712.00673), at the pictures alone"
+_MID = "MID: Zhang et al., arXiv 2404.03340 (TPAMI 2024); `forearm train mid` makes the student"
 _ANTI = "Alfarra et al., AAAI 2022 (arXiv 2103.14347)"
 
 INFERENCE: dict[str, Inference] = {
@@ -40,6 +41,9 @@ INFERENCE: dict[str, Inference] = {
     "gaussian": Inference("forearm.defenses.inference.purify:gaussian", "forearm.defenses.inference.purify:gaussian", False, _XU),
     "total_variation": Inference(
         "forearm.defenses.inference.purify:total_variation", "forearm.defenses.inference.purify:total_variation", False, _GUO
+    ),
+    "regenerate": Inference(
+        "forearm.defenses.inference.regenerate:regenerate", "forearm.defenses.inference.regenerate:regenerate", False, _MID
     ),
     "noise": Inference("forearm.defenses.inference.purify:noise", "forearm.defenses.inference.purify:through_noise", True, _LIU),
     "anti_adversary": Inference(

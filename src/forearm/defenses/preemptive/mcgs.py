@@ -62,8 +62,8 @@ def smooth_gradient(
     """
     loss, shaped, chains = aim_named(aim), shape_named(shape), family(survive)
     choice = chosen(noise, centre, copies, len(chains)) if any(chain.steps for chain in chains) else None
-    drawn = draws(centre, copies, draw=draw, threat=threat, noise=noise, grid=grid)
     together = max(1, min(copies, PIXELS_AT_ONCE // centre.numel()))
+    drawn = draws(centre, copies, draw=draw, threat=threat, noise=noise, grid=grid, together=together)
     total = torch.zeros_like(centre)
     for first in range(0, copies, together):
         k = min(together, copies - first)
@@ -81,18 +81,27 @@ def smooth_gradient(
     return total / copies
 
 
-def draws(like: Tensor, copies: int, *, draw: str, threat: Threat, noise: Noise, grid: tuple[int, int] | None) -> Iterator[Tensor]:
+def draws(
+    like: Tensor, copies: int, *, draw: str, threat: Threat, noise: Noise, grid: tuple[int, int] | None, together: int = 1
+) -> Iterator[Tensor]:
     """The noise of each copy in turn (`n c h w`, in the eps ball), each uniform in the ball if taken alone.
 
     "uniform": independent copies. "antithetic": copies in pairs u, -u (an odd last one alone), so that whatever is odd in the noise cancels
     (Hammersley and Morton, 1956). "stratified", for Linf: in each value the copies lie one in each of `copies` equal parts of [-eps, eps], in
     an order that is drawn anew for each value (Latin hypercube sampling, McKay et al., Technometrics 1979); it holds all copies' noise at once.
-    `grid` (rows, columns): drawn on that grid and repeated over its cells. SpecError for another draw, or "stratified" for another norm.
+    `grid` (rows, columns): drawn on that grid and repeated over its cells. `together`: how many are made at once, where that is faster; the numbers
+    are the same. SpecError for another draw, or "stratified" for another norm.
     """
     if draw not in DRAWS:
         raise SpecError(f"draw: got {draw!r}; one of {', '.join(DRAWS)}, for example 'antithetic'")
     if draw == "stratified":
         yield from _stratified(like, copies, threat, noise, grid)
+        return
+    if draw == "uniform" and threat.norm is LINF:
+        cells = like if grid is None else like.new_empty(*like.shape[:2], *grid)
+        for first in range(0, copies, together):
+            for drawn in noise.uniforms(cells, min(together, copies - first), -threat.eps, threat.eps):
+                yield _repeated(drawn, like, grid)
         return
     cells = like
     for copy in range(copies):

@@ -24,6 +24,7 @@ PREEMPTIVE: dict[str, str] = {
     "fast_preemption": "forearm.defenses.preemptive.mcgs:fast_preemption",
     "mspd": "forearm.defenses.preemptive.mcgs:mcgs",
     "bilevel": "forearm.defenses.preemptive.bilevel:bilevel",
+    "instant": "forearm.defenses.preemptive.instant:instant",
     "looks": "forearm.defenses.preemptive.looks:looks",
     "polish": "forearm.defenses.preemptive.polish:polish",
 }

@@ -73,13 +73,13 @@ def standard(smoothing: float = 0.0) -> Step:
     return step
 
 
-def adversarial(threat: Threat, steps: int = 0, reach: float = 2.0, smoothing: float = 0.0) -> Step:
-    """Cross-entropy on adversarial pictures: N-FGSM where `steps` is 0, PGD with that many steps otherwise."""
+def adversarial(threat: Threat, steps: int = 0, reach: float = 2.0, smoothing: float = 0.0, step: float = 0.25) -> Step:
+    """Cross-entropy on adversarial pictures: N-FGSM where `steps` is 0, PGD with that many steps (each `step` in units of eps) otherwise."""
 
-    def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        x_adv = pgd(model, batch, threat, steps) if steps else nfgsm(model, batch, threat, reach)
+    def train(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        x_adv = pgd(model, batch, threat, steps, step) if steps else nfgsm(model, batch, threat, reach)
         logits = model(x_adv.contiguous(memory_format=torch.channels_last)).float()
         loss = F.cross_entropy(logits, batch.y, label_smoothing=smoothing)
         return {"loss": loss, "accuracy": (logits.argmax(1) == batch.y).float().mean()}
 
-    return step
+    return train

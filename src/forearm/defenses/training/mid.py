@@ -6,9 +6,11 @@ to give them for attacked pictures x'. The known attacks of a pool are the meta-
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import cast
 
 import torch
@@ -21,13 +23,13 @@ from forearm.core.threat import Threat
 from forearm.data.batches import Batch
 from forearm.defenses.training.autoencoder import Code, Coder
 from forearm.defenses.training.loop import Step
+from forearm.defenses.training.processes import ALONE, Processes
 from forearm.errors import SpecError
 
 Parameters = dict[str, Tensor]
 Objective = Callable[[Parameters], Tensor]
-Members = Callable[
-    [nn.Module, Batch], Tensor
-]  # the student, a batch -> `m n c h w`: the clean pictures, then one variant of them for each attack
+# The student, a batch, the key of the whole batch of which it may be a part -> `m n c h w`: the clean pictures, then a variant of them by each attack.
+Members = Callable[[nn.Module, Batch, int], Tensor]
 
 ORDERS = ("second", "first", "none", "detached")
 SCALES = ("position", "element")
@@ -36,12 +38,13 @@ TOTALS = ("mean", "sum")
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What each consistency counts: `label` (LC), `adversarial` (AC), `cyclic` (CC), `pixels` (REC)."""
+    """What each consistency counts: `label` (LC), `adversarial` (AC), `cyclic` (CC), `pixels` (REC), `agreement` (AG, beyond the paper)."""
 
     label: float = 1.0
     adversarial: float = 1.0
     cyclic: float = 1.0
     pixels: float = 0.0
+    agreement: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,21 @@ def pixel_distance(made: Tensor, x: Tensor) -> Tensor:
     return (_wide(made) - x).abs().mean()
 
 
+def agreement(logits: Tensor, n: int) -> Tensor:
+    """AG = KL( p(C(Es(x))) || p(C(Es(x'))) ), p = softmax: logits `m n k` of which the first `n` are of the clean pictures -> one number, 0 or more.
+
+    The mean over all variants; the gradient reaches both sides. Beyond the paper: the term of TRADES (arXiv 1901.08573), for a student whose answers
+    are to be the same on its own clean and attacked pictures, whatever the teacher says of them.
+    """
+    given = _wide(logits).log_softmax(1)
+    clean = given[:n].repeat(len(logits) // n, 1)
+    return (clean.exp() * (clean - given)).sum(1).mean()
+
+
 def consistency(
     teacher: Coder, code: Code, x: Tensor, clean: Tensor, y: Tensor, weights: Weights, *, scale: str = "position"
 ) -> tuple[Tensor, Tensor]:
-    """label LC + adversarial AC + cyclic CC + pixels REC of a student's codes, and the logits (`m n k`).
+    """label LC + adversarial AC + cyclic CC + pixels REC + agreement AG of a student's codes, and the logits (`m n k`).
 
     `code`: Es(x') of `m n` pictures, member by member; `x`, `clean`, `y`: the `n` clean pictures, their features Et(x) and true labels, each of
     which serves its `m` variants. The result is the mean over members. Gradients reach the code through the frozen head, decoder and teacher's
@@ -104,6 +118,8 @@ def consistency(
     clean = clean.repeat(copies, *[1] * (clean.ndim - 1))
     logits = teacher.head(features)
     total = weights.label * label_consistency(logits, y.repeat(copies))
+    if weights.agreement:
+        total = total + weights.agreement * agreement(logits, len(x))
     if weights.adversarial:
         total = total + weights.adversarial * divergence(clean, features, scale)
     if weights.cyclic or weights.pixels:
@@ -116,7 +132,7 @@ def consistency(
 
 
 def meta_objective(
-    train: Objective, test: Objective, parameters: Parameters, *, rate: float, order: str = "second"
+    train: Objective, test: Objective, parameters: Parameters, *, rate: float, order: str = "second", among: Processes = ALONE
 ) -> tuple[Tensor, Tensor]:
     """What one step lowers, and L_train alone.
 
@@ -125,7 +141,9 @@ def meta_objective(
     `order`: "second" differentiates through the inner gradient; "first" takes it as a constant (one Hessian-vector product less); "none" has
     L_test(theta), plain training on the same pictures; "detached" leaves L_test out, which is what remains of the authors' script, whose fast weights
     are leaves that pass no gradient on. To first order in the rate the objective is L_train + L_test - rate <grad L_train, grad L_test>, so it aligns
-    the gradients of known and unknown attacks. Cost: the two losses and a backward pass of the first; the caller's backward pass goes through both.
+    the gradients of known and unknown attacks. `among`: the processes that have a part of the batch each; the inner gradient is the mean of all theirs,
+    so that the mean of their gradients of the result is that of the whole batch. Cost: the two losses and a backward pass of the first; the caller's
+    backward pass goes through both.
     """
     known = train(parameters)
     if order == "detached":
@@ -133,22 +151,25 @@ def meta_objective(
     if order == "none":
         return known + test(parameters), known
     inner = torch.autograd.grad(known, tuple(parameters.values()), create_graph=order == "second", retain_graph=True)
-    moved = {name: value - rate * slope for (name, value), slope in zip(parameters.items(), inner, strict=True)}
+    moved = {name: value - rate * slope for (name, value), slope in zip(parameters.items(), among.mean(inner), strict=True)}
     return known + test(moved), known
 
 
-def mid(teacher: Coder, members: Members, meta: Meta = Meta()) -> Step:
+def mid(teacher: Coder, members: Members, meta: Meta = Meta(), among: Processes = ALONE) -> Step:
     """A training step of the student's encoder, the only part that learns.
 
     Of the attacks in `members` one is drawn as the unknown, afresh for each batch and the same in a resumed run; the clean pictures are always
     known. `teacher` is frozen and in eval mode (batch norm included); the student's batch norm normalises by the known members together, and its running
-    statistics never see theta'. The student's own copies of head and decoder are not used and do not change. Cost with m members: `consistency`
+    statistics never see theta'. The student's own copies of head and decoder are not used and do not change. `among`: the processes that train
+    together; each makes and sees its part of the batch (batch norm normalises by that part, as it does in DDP). Cost with m members: `consistency`
     of m variants, forward and backward, and for the second order about once more the backward pass of the known ones.
     """
 
     def step(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        pool = members(model, batch)
-        unknown = held_out(batch, len(pool) - 1, meta.seed)
+        key = batch_key(batch)
+        batch = among.part(batch)
+        pool = members(model, batch, key)
+        unknown = held_out(key, len(pool) - 1, meta.seed)
         known = torch.cat([pool[:unknown], pool[unknown + 1 :]])
         encoder = cast(Coder, model).encoder
         seen: dict[str, Tensor] = {}
@@ -166,15 +187,15 @@ def mid(teacher: Coder, members: Members, meta: Meta = Meta()) -> Step:
             loss, seen["unknown"] = consistency(teacher, code, batch.x, clean, batch.y, meta.test, scale=meta.scale)
             return loss
 
-        total, first = meta_objective(train, test, dict(encoder.named_parameters()), rate=meta.rate, order=meta.order)
+        total, first = meta_objective(train, test, dict(encoder.named_parameters()), rate=meta.rate, order=meta.order, among=among)
         return {"loss": total, "known": first.detach()} | _accuracies(seen, batch.y)
 
     return step
 
 
-def held_out(batch: Batch, attacks: int, seed: int) -> int:
-    """Which member is unknown to this batch: 1 to `attacks`, all alike likely; a function of (seed, the batch's ids) alone."""
-    noise = Noise(seed, torch.tensor([batch_key(batch)])).stream("held out")
+def held_out(key: int, attacks: int, seed: int) -> int:
+    """Which member is unknown to the batch of that key: 1 to `attacks`, all alike likely; a function of (seed, the batch's ids) alone."""
+    noise = Noise(seed, torch.tensor([key])).stream("held out")
     return 1 + int(noise.integers(torch.zeros(1), attacks))
 
 
@@ -191,8 +212,8 @@ def against_student(attacks: Sequence[tuple[Callable[..., Tensor], Threat]], *, 
     Cost: that of the attacks, in each step.
     """
 
-    def members(model: nn.Module, batch: Batch) -> Tensor:
-        noise = Noise(seed, batch.ids).stream(batch_key(batch))
+    def members(model: nn.Module, batch: Batch, key: int) -> Tensor:
+        noise = Noise(seed, batch.ids).stream(key)
         was = model.training
         model.eval()
         made = [batch.x]
@@ -203,6 +224,21 @@ def against_student(attacks: Sequence[tuple[Callable[..., Tensor], Threat]], *, 
         return torch.stack(made)
 
     return members
+
+
+def refreshed(members: Members, every: int) -> Members:
+    """`members` of the student as it was at the last `every`-th step, not as it is: with the steps of an epoch, a pool that is new in each epoch.
+
+    Steps are counted from the call on, so a run that resumes at the beginning of an epoch makes the same pictures. Memory: a copy of the student.
+    """
+    calls, held = count(), list[nn.Module]()
+
+    def made(model: nn.Module, batch: Batch, key: int) -> Tensor:
+        if next(calls) % every == 0:
+            held[:] = [copy.deepcopy(model)]
+        return members(held[0], batch, key)
+
+    return made
 
 
 def _accuracies(seen: Mapping[str, Tensor], y: Tensor) -> dict[str, Tensor]:

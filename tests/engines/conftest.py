@@ -1,0 +1,7 @@
+"""The tiny pair of models of the folder job's tests."""
+
+from __future__ import annotations
+
+from tests.jobs.conftest import pair
+
+__all__ = ["pair"]
