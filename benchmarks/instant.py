@@ -97,7 +97,10 @@ def gains(made: dict[str, Tensor], y: Tensor) -> dict[str, Any]:
             for other in ("none", "mspd"):
                 if other in right and other != name:
                     rows[target.name][name][f"above {other}"] = above(right[name], right[other])
-            print(f"{target.name:16} {name:14} clean {float(clean.float().mean()):.3f} robust {float(right[name].float().mean()):.3f}", flush=True)
+            print(
+                f"{target.name:16} {name:14} clean {float(clean.float().mean()):.3f} robust {float(right[name].float().mean()):.3f}",
+                flush=True,
+            )
             if target.kind != "backbone":
                 unseen.setdefault(name, []).append(right[name])
     robust = {name: torch.stack(flags).double().numpy() for name, flags in unseen.items()}

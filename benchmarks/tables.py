@@ -167,6 +167,33 @@ def combinations() -> str:
     return markdown(["model", "kind", "defence", "clean", *ways, "worst of all", "above none, paired"], body)
 
 
+def ingredients() -> str:
+    """The challenge's nets: clean, at the places of resize-and-pad, corrupted, and what FGSM regularisation is for."""
+    r = result("challenge_ingredients")
+    body = []
+    for name, row in r["details"]["nets"].items():
+        hit = row["attacked"]
+        worth = row.get("above everything")
+        above = "-" if name == "everything" or worth is None else signed(worth["PGD-20 linf:2/255, knows"])
+        shown = [share(row[figure]) for figure in ("clean", "placed", "corrupted")]
+        body.append([name, *shown, share(hit["PGD-20 linf:2/255, knows"]), above])
+    head = [f"trained with (n = {r['n']})", "clean", "resized and padded", "corrupted", "PGD-20 2/255, knows", "above everything, paired"]
+    return markdown(head, body)
+
+
+def ingredients_attacked() -> str:
+    """The challenge's nets behind GCM under FGSM and PGD-20, by who does not know it and by who does."""
+    r = result("challenge_ingredients")
+    shown = [
+        (f"{attack} {eps}, {who}", f"{attack} linf:{eps}, {who}")
+        for who in ("does not know", "knows")
+        for eps in ("2/255", "8/255")
+        for attack in ("FGSM", "PGD-20")
+    ]
+    body = [[name, *(share(row["attacked"][key]) for _, key in shown)] for name, row in r["details"]["nets"].items()]
+    return markdown([f"trained with (n = {r['n']})", *(title for title, _ in shown)], body)
+
+
 def paper(part: str) -> dict[str, Any]:
     """What `mspd_table` measured of one part; empty where it was not run."""
     found: dict[str, Any] = result("mspd_table")["details"].get(part, {}) if measured("mspd_table") else {}
@@ -348,6 +375,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "gcm controls": when_measured("gcm_table", noise_controls),
     "gcm steps": when_measured("gcm_table", to_and_fro),
     "together": when_measured("together", combinations),
+    "challenge": when_measured("challenge_ingredients", ingredients),
+    "challenge attacked": when_measured("challenge_ingredients", ingredients_attacked),
 }
 
 

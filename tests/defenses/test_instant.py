@@ -74,7 +74,9 @@ def test_its_own_class_instead_of_the_label() -> None:
     assert writer.asked[0][1] is None
 
 
-@pytest.mark.parametrize(("shape", "seen"), [((1, 3, 16, 20), (8, 10)), ((1, 3, 4, 4), (8, 8)), ((1, 1, 8, 8), (8, 8)), ((1, 3, 1, 1), (8, 8))])
+@pytest.mark.parametrize(
+    ("shape", "seen"), [((1, 3, 16, 20), (8, 10)), ((1, 3, 4, 4), (8, 8)), ((1, 1, 8, 8), (8, 8)), ((1, 3, 1, 1), (8, 8))]
+)
 def test_pictures_of_other_sizes_go_through_the_networks_own(shape: tuple[int, ...], seen: tuple[int, int]) -> None:
     writer = Fixed(torch.tensor(0.5))
     change = run(grey(*shape), writer) - 0.5

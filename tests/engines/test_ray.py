@@ -62,11 +62,12 @@ def start_failing() -> None:
 def cluster() -> Iterator[Any]:
     """Two nodes of one CPU each."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(engine.LOOPBACK, "0")
     pytest.importorskip("ray", reason="Ray is not installed")
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"})
-    started.second = started.add_node(num_cpus=1, node_ip_address="127.0.0.1")
+    started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    started.second = started.add_node(num_cpus=1)
     yield started
     started.shutdown()
 

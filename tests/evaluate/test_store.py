@@ -150,6 +150,13 @@ def test_a_release_is_shared_by_all_who_attack_it(field: str) -> None:
         assert release_key(dataclasses.replace(CELL, **{field: own.get(field, "another")})) != release_key(CELL)
 
 
+@pytest.mark.parametrize(("before", "matters"), [("instant", True), ("mspd", False)])
+def test_a_trained_writer_decides_the_release_and_a_trained_purifier_does_not(before: str, matters: bool) -> None:
+    one = dataclasses.replace(CELL, defense=f"{before}+regenerate(student='mid')", contents=(*CELL.contents, "student=ab net"))
+    other = dataclasses.replace(one, contents=(*CELL.contents, "student=cd net"))
+    assert (release_key(one) != release_key(other)) is matters
+
+
 def test_masking_verdicts_come_back(tmp_path: Path) -> None:
     store, about = Store(tmp_path), {"model": "m", "contents": ["a"]}
     with store.writing():

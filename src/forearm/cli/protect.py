@@ -215,7 +215,8 @@ def folder(job: ProtectJob, armourer: Armourer, as_json: bool, heat_map: Path | 
             console.print(visible(why), markup=False, highlight=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(summary.values()))
-    return exit_of(summary, stop.signal)
+    code = exit_of(summary, stop.signal)
+    return Exit.DONE if code is Exit.NOTHING and job.shard is not None else code  # a shard may be empty
 
 
 def table(console: Console, summary: Summary, notes: list[str]) -> None:

@@ -27,7 +27,7 @@ def corrupted(pictures: Pictures, name: str, severity: int = 3, seed: int = 0) -
     """`pictures` after one operation of `CORRUPTIONS` at a severity of 1 to 5, rounded to 8 bits.
 
     A picture's noise depends on `seed`, the operation and its position in `pictures` alone; it is the same at every severity. SpecError for a name or
-    severity that does not exist. Cost: 0.1 to 1 ms a picture of 32 pixels on a CPU core.
+    severity that does not exist. Cost: below 1 ms a picture of 32 pixels on a CPU core.
     """
     operation = resolve(CORRUPTIONS, name)
     index(severity)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 DEATHS = 3  # of workers that had an errand, until it is refused
 AHEAD = 2  # errands with a worker at a time: one in work, one on its way
 PATIENCE = 600.0  # seconds without any worker
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0 on any system: a node is known by 127.0.0.1. Read when Ray is imported
 PACKAGES = ("forearm", "torch", "numpy", "pillow")  # whose versions must be the same everywhere
 
 Ticket = TypeVar("Ticket")
@@ -105,6 +106,8 @@ class Fleet(Generic[Ticket]):
         self._fleet: list[Worker[Ticket]] = []
 
     def __enter__(self) -> Fleet[Ticket]:
+        if self.address is None:
+            os.environ.setdefault(LOOPBACK, "0")
         ray = _ray()
         if not ray.is_initialized():
             _connect(self.address, self.workers)

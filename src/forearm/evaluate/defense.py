@@ -123,7 +123,7 @@ def students(spec: str) -> tuple[str, ...]:
 
 def protector(spec: str, device: str = "cpu") -> Protector:
     """The preemptive defence that `spec` names; the network that it names, loaded."""
-    found: Protector = bind(PREEMPTIVE, spec)
+    found: Callable[..., Tensor] = bind(PREEMPTIVE, spec)
     return partial(found, writer=load_writer(students(spec)[0], device)) if students(spec) else found
 
 

@@ -33,7 +33,7 @@ from safetensors.numpy import save
 import forearm
 from forearm.errors import ArtifactError, SpecError
 from forearm.evaluate.cell import SCHEMA, Cell, canonical, cell_from, key_of
-from forearm.evaluate.defense import preemptive_part
+from forearm.evaluate.defense import preemptive_part, students
 from forearm.images.journal import OutputError
 from forearm.images.write import commit, discard, stage, sweep
 
@@ -198,8 +198,10 @@ class Store:
 def release_key(cell: Cell) -> str:
     """The key of what is released: all fields that decide the protected pictures, whoever attacks them on whatever models."""
     names = ("dataset", "split", "examples", "pick", "seed", "labels", "backbone", "labeller", "release_threat")
-    contents = [content for content in cell.contents if not content.startswith(("model=", "source=", "student="))]
-    return key_of({name: getattr(cell, name) for name in names} | {"release": preemptive_part(cell.defense), "contents": contents})
+    before = preemptive_part(cell.defense)
+    others = ("model=", "source=") if students(before) else ("model=", "source=", "student=")
+    contents = [content for content in cell.contents if not content.startswith(others)]
+    return key_of({name: getattr(cell, name) for name in names} | {"release": before, "contents": contents})
 
 
 def frame_bytes(rows: Rows, place: str) -> bytes:

@@ -51,7 +51,9 @@ class ChallengeSettings(BaseModel):
     placed_epochs: int = Field(5, ge=0, description="of the second stage, with it; 0 leaves it out")
     optimizer: str = Field("adamax", description=", ".join(OPTIMIZERS))
     rate: float = Field(1e-3, gt=0.0, description="of the head, and of everything without `trunk`")
-    placed_rate: float | None = Field(None, gt=0.0, description="the same in the second stage (default: a tenth where the first is a one_cycle)")
+    placed_rate: float | None = Field(
+        None, gt=0.0, description="the same in the second stage (default: a tenth where the first is a one_cycle)"
+    )
     backbone: float | None = Field(
         None, gt=0.0, description="the rate of all but the head, as a share of it (default: 0.1 with `trunk`, else 1)"
     )

@@ -90,7 +90,9 @@ def train_instant(settings: InstantSettings, out: Path, report: Report = lambda 
     backbone = load_model(settings.backbone, device=device)
     pictures = sets.load(settings.data, "train", settings.folder, first=settings.examples)
     if backbone.classes != pictures.classes:
-        raise SpecError(f"instant: the backbone {settings.backbone!r} knows other classes than {settings.data!r}; one trained on these pictures")
+        raise SpecError(
+            f"instant: the backbone {settings.backbone!r} knows other classes than {settings.data!r}; one trained on these pictures"
+        )
     network = _network(settings, len(pictures.classes)).to(device)
     batches = Shuffled(pictures, settings.batch, augment(settings.augment), settings.seed)
     trained = fit(network, settings.step(backbone), batches, settings.plan(), folder=out, report=report, stop_after=stop_after)

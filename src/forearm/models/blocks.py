@@ -32,7 +32,12 @@ class Normalize(nn.Module):
 
 
 def channels_of(network: nn.Module) -> int:
-    """How many channels the pictures have that `network` takes: those of its first convolution, 3 where it has none."""
+    """How many channels the pictures have that `network` takes: those that it normalises, or of its first convolution; 3 where it has neither."""
+    for part in network.modules():
+        if isinstance(part, Normalize):
+            mean: Tensor = part.get_buffer("mean")
+            if mean.shape[1] > 1:
+                return mean.shape[1]
     first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
     return 3 if first is None else first.in_channels
 

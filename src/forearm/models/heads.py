@@ -113,4 +113,4 @@ class MLDecoder(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """`n t e` -> `n heads t e/heads`."""
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)

@@ -44,9 +44,7 @@ class Instant(nn.Module):
     and the class may be the labeller's, the user's or the network's own.
     """
 
-    def __init__(
-        self, classes: int, width: int, patch: int, act: str, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, classes: int, width: int, patch: int, act: str, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.classes, self.patch = classes, patch
         wide = (width, 2 * width, 3 * width)
@@ -145,5 +143,7 @@ def load_writer(name: str, device: str | torch.device = "cpu") -> Writer:
     """The network of instant releases of that name (`load_model`). SpecError for a model that writes no change."""
     model = load_model(name, device=device)
     if not isinstance(model.network, Instant):
-        raise SpecError(f"instant: the model {name!r} writes no change; a network of `forearm train instant`, for example 'cifar10_instant'")
+        raise SpecError(
+            f"instant: the model {name!r} writes no change; a network of `forearm train instant`, for example 'cifar10_instant'"
+        )
     return Writer(fold(Direction(model.network)).to(memory_format=torch.channels_last), model.card)  # type: ignore[call-overload]

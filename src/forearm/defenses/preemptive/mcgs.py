@@ -26,7 +26,7 @@ from forearm.defenses.preemptive.aims import aim_named, shape_named
 from forearm.errors import SpecError
 
 DRAWS = ("uniform", "antithetic", "stratified")
-PIXELS_AT_ONCE = 400_000  # values of all copies that are in memory together: about what stays in the caches, with the activations
+PIXELS_AT_ONCE = 800_000  # values of all copies that are in memory together: about what stays in the caches, with the activations
 
 
 def smooth_gradient(

@@ -47,7 +47,7 @@ class Processes:
         if self.count == 1:
             return values
         flat: Tensor = cast(Any, _Mean).apply(torch.cat([value.reshape(-1) for value in values]), self.count)
-        parts = flat.split([value.numel() for value in values])
+        parts = torch.split(flat, [value.numel() for value in values])
         return tuple(part.reshape(value.shape) for part, value in zip(parts, values, strict=True))
 
     def average(self, model: nn.Module) -> None:
