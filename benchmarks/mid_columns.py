@@ -94,14 +94,25 @@ class Ground:
         return load_model(out)
 
     def classifier(
-        self, name: str, step: Step, seed: int = 0, epochs: int | None = None, told: Callable[[str, dict[str, float]], None] | None = None
+        self,
+        name: str,
+        step: Step,
+        seed: int = 0,
+        epochs: int | None = None,
+        told: Callable[[str, dict[str, float]], None] | None = None,
+        start: Model | None = None,
     ) -> Model:
-        """The target's architecture, trained by another recipe on the same pictures in the same order, as many epochs as the student or `epochs`."""
+        """The target's architecture, trained by another recipe on the same pictures in the same order, as many epochs as the student or `epochs`.
+
+        `start`: a net of that architecture to begin from, instead of random weights.
+        """
         out, settings = self.runs / f"{name}_{seed}", self.settings()
         pictures = sets.load(settings.data, "train", first=settings.examples)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = bind(ARCHITECTURES, settings.target)(classes=len(pictures.classes))
+        if start is not None:
+            net.load_state_dict(start.network.state_dict())
         plan = Plan(epochs or settings.epochs, settings.rate, average=settings.average, bf16=False)
         report = told or (lambda stage, row: self.clock.told(f"{out.name} {stage}", row))
         net = fit(net, step, Shuffled(pictures, settings.batch, plain, seed), plan, folder=out, report=lambda row: report(name, row))

@@ -45,7 +45,7 @@ def test_a_target_that_it_never_saw_is_harder_to_attack(level: int, more: int) -
 
 
 def test_it_says_that_photos_are_not_for_it() -> None:
-    with pytest.raises(SpecError, match="cifar10_instant' was trained for other classes .* pictures of up to 64 pixels"):
+    with pytest.raises(SpecError, match=r"cifar10_instant' was trained for other classes .* pictures of up to 64 pixels"):
         forearm.arm(torch.rand(1, 3, 96, 96), defense="instant")
 
 
