@@ -286,7 +286,7 @@ def slopes_agree(harden: Harden, unmask: Callable[[nn.Module], Classifier], rand
     gradient, _ = input_gradient(seeded(unmask(model)), x, y)
     assert bool((gradient.flatten(1).abs().amax(1) > 1e-4).all())
     net = seeded(unmask(model)) if random else harden(model)
-    slope = finite_difference_gradient(net, x, y, step=1e-4, directions=20, noise=Noise.of(3))
+    slope = finite_difference_gradient(net, x, y, step=1e-6, directions=20, noise=Noise.of(3))
     rows = torch.linalg.qr(Noise.of(3).normal(x.flatten(1)[:, None].expand(-1, 20, -1)).transpose(1, 2)).Q
     projected = (rows @ (rows.transpose(1, 2) @ gradient.flatten(1)[:, :, None])).reshape(x.shape)
     cosine = F.cosine_similarity(slope.flatten(1), projected.flatten(1))

