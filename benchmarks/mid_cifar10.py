@@ -33,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="MID on CIFAR-10: three columns, known and unknown attacks, baselines.")
     parser.add_argument("--examples", type=int, default=200, help="test pictures")
     parser.add_argument("--strong", type=int, default=50, help="test pictures for C&W, JSMA, AdvDrop, SSAH and AutoAttack")
+    parser.add_argument("--white", type=int, default=None, help="test pictures in the white box (default: as many as elsewhere)")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None, help="end cleanly after so many, resumable")
     parser.add_argument("--nets", nargs="+", default=[name for name in ORDER if name != "released"], choices=list(ORDER))
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("--write", action=argparse.BooleanOptionalAction, default=True, help="write benchmarks/results/mid_cifar10.json")
     given = parser.parse_args()
     ground = Ground(given.recipe, given.runs, Clock.of(given.minutes))
-    done = run(ground, given.nets, given.seeds, asked(given.examples, given.strong), given.examples)
+    known = [Asked(one.spec, str(one.threat), given.examples) for one in ground.settings().attacks()]
+    done = run(ground, given.nets, given.seeds, known, asked(given.examples, given.strong), given.examples, given.white)
     if given.write and concluded(done):
         sheet([given.runs / f"{name}_0" for name in ("published", "regenerate") if name in given.nets], PICTURES / "mid_cifar10.png")
 

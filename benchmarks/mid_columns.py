@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,26 @@ class Clock:
 # --- nets
 
 
+@dataclass
+class Spent:
+    """CPU seconds of a piece of work over all the calls that it took, kept in a file; what a kill threw away is not counted."""
+
+    path: Path
+    last: float = field(default_factory=time.process_time)
+
+    def note(self) -> None:
+        now = time.process_time()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        half = self.path.with_suffix(".part")
+        half.write_text(json.dumps(self.seconds + now - self.last))
+        half.replace(self.path)
+        self.last = now
+
+    @property
+    def seconds(self) -> float:
+        return float(json.loads(self.path.read_text())) if self.path.is_file() else 0.0
+
+
 @dataclass(frozen=True)
 class Ground:
     """What all nets of a benchmark have in common: recipe, folder, clock. The base (target, teacher, pool) belongs to all of them."""
@@ -83,14 +103,21 @@ class Ground:
     clock: Clock
 
     def settings(self, changed: dict[str, Any] | None = None, seed: int = 0) -> MidSettings:
-        return MidSettings.read(self.recipe, (changed or {}) | {"seed": seed, "base": self.runs / "base"})
+        return MidSettings.read(self.recipe, {"base": self.runs / "base"} | (changed or {}) | {"seed": seed})
 
     def student(
         self, name: str, changed: dict[str, Any], seed: int = 0, told: Callable[[str, dict[str, float]], None] | None = None
     ) -> Model:
-        """A net of MID: the recipe with some settings changed."""
+        """A net of MID: the recipe with some settings changed. `spent.json` beside it: the CPU seconds that it took, with what it had to make first."""
         out = self.runs / f"{name}_{seed}"
-        train_mid(self.settings(changed, seed), out, told or (lambda stage, row: self.clock.told(f"{out.name} {stage}", row)))
+        spent = Spent(out / "spent.json")
+        report = told or (lambda stage, row: self.clock.told(f"{out.name} {stage}", row))
+
+        def said(stage: str, row: dict[str, float]) -> None:
+            spent.note()
+            report(stage, row)
+
+        train_mid(self.settings(changed, seed), out, said, lambda *_: spent.note())
         return load_model(out)
 
     def classifier(
@@ -141,7 +168,8 @@ def baseline(ground: Ground, name: str, seed: int = 0) -> Model:
     """Adversarial training, TRADES or defensive distillation of the target's architecture; `erm` is a student (see `NETS` of mid_mnist)."""
     threat = Threat.parse(ground.settings().threat)
     if name == "pgd_at":
-        return ground.classifier(name, adversarial(threat, steps=10), seed)
+        start = load_model(ground.runs / "base" / "target")  # from random weights it may not leave the constant answer at so large a radius
+        return ground.classifier(name, adversarial(threat, steps=10), seed, start=start)
     if name == "trades":
         return ground.classifier(name, trades(threat, steps=10), seed)
     assert name == "distilled"
@@ -222,10 +250,12 @@ def judged(
     runs: Path,
     clock: Clock,
     columns: Iterable[str] = COLUMNS,
+    white: int | None = None,
 ) -> tuple[Said, dict[str, dict[str, float]], list[str]]:
     """Who stands what: flags by net, column and attack; the shares that a white-box attack left unchanged; what there was no time for.
 
-    sources: the models of the columns `gray` and `transfer`. The column `white` holds no picture right that was wrong before.
+    sources: the models of the columns `gray` and `transfer`; white: at most so many pictures in the white box.
+    The column `white` holds no picture right that was wrong before.
     """
     said: Said = {name: {column: {} for column in ("clean", *columns)} for name in nets}
     unchanged: dict[str, dict[str, float]] = {name: {} for name in nets}
@@ -246,7 +276,7 @@ def judged(
             for name, net in nets.items():
                 said[name][column][one.spec] = rights(net, x_adv, y[: one.n])
             print(column, one.spec, {name: round(sum(v[column][one.spec]) / one.n, 3) for name, v in said.items()}, flush=True)
-    for one in asked if "white" in columns else ():
+    for one in (replace(one, n=min(one.n, white or one.n)) for one in asked if "white" in columns):
         for name, net in nets.items():
             try:
                 clock.check()

@@ -58,6 +58,23 @@ def test_fetch_then_list_then_load(publisher: Publisher, tmp_path: Path, monkeyp
     assert RUN.invoke(app, ["list"]).exit_code == 0
 
 
+def test_a_made_set_lies_where_it_is_made_from(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CIFAR-10-C is made from CIFAR-10 until the published arrays are there."""
+    publish(publisher, monkeypatch)
+    monkeypatch.setenv("FOREARM_DATA", str(tmp_path))
+    assert (rows()["cifar10_c"]["present"], rows()["cifar10_c"]["where"]) == ([], "")
+    RUN.invoke(app, ["fetch", "cifar10"])
+    for there in ((), ("cifar10_c",)):
+        for name in there:
+            (tmp_path / name).mkdir()
+        row = rows("--verify")["cifar10_c"]
+        assert (row["present"], row["where"], row["check"]) == (["test"], str(tmp_path / "cifar10"), "ok")
+    np.save(tmp_path / "cifar10_c" / "gaussian_noise.npy", PIXELS.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1)[[0] * 5])
+    np.save(tmp_path / "cifar10_c" / "labels.npy", np.ones(5, np.uint8))
+    row = rows("--verify")["cifar10_c"]
+    assert (row["present"], row["where"], row["check"]) == (["test"], str(tmp_path / "cifar10_c"), "not fetched")
+
+
 def test_fetch_to_a_folder(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(publisher, monkeypatch)
     result = RUN.invoke(app, ["fetch", "cifar10", "--to", str(tmp_path)])

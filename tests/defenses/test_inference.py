@@ -468,14 +468,6 @@ def test_torch_compile_keeps_the_exact_sine() -> None:
     assert torch.equal(concealed_slope(compiled, x).sign(), concealed_slope(net, x).sign())
 
 
-def test_onnx_keeps_the_sine() -> None:
-    pytest.importorskip("onnx", reason="needs onnx to export")
-    pytest.importorskip("onnxscript", reason="needs onnxscript to export")
-    program = torch.onnx.export(conceal(small_net().float()), (batch()[0].float(),), dynamo=True, verbose=False)
-    assert program is not None
-    assert [node.op_type for node in program.model_proto.graph.node].count("Sin") == 1
-
-
 def test_it_is_a_front_door() -> None:
     assert forearm.conceal is conceal
     assert isinstance(forearm.conceal(nn.Identity()), nn.Module)

@@ -130,7 +130,8 @@ def test_protect_leaves_the_bytes_of_one_machine(cluster: Any, tmp_path: Path, k
     assert journal(tmp_path / "out") == journal(tmp_path / "whole")
 
 
-def test_an_audit_leaves_the_bytes_of_one_machine_with_a_worker_killed(cluster: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["a worker", "a node"])
+def test_an_audit_leaves_the_bytes_of_one_machine(cluster: Any, tmp_path: Path, killed: str) -> None:
     path = write_bench(tmp_path)
     (path / "m.toml").write_text(matrix_text(path, '"fgsm", "pgd(steps=6)"', '"none", "mspd(copies=3)"'))
     job = AuditJob(read_matrix(path / "m.toml"), path / "one", 0, folder=path / "data")
@@ -140,9 +141,15 @@ def test_an_audit_leaves_the_bytes_of_one_machine_with_a_worker_killed(cluster: 
 
         def report(event: object) -> None:
             if not happened and len(fleet.pids) == 2:
-                happened.append(fleet.pids[0])
-                os.kill(fleet.pids[0], signal.SIGKILL)
+                happened.append(killed)
+                if killed == "a worker":
+                    os.kill(fleet.pids[0], signal.SIGKILL)
+                else:
+                    cluster.remove_node(cluster.second, allow_graceful=False)
 
+        while len(fleet.pids) < 2:  # an audit this small could be over before the second one is there
+            fleet.submit(None, double, 1)
+            fleet.answers()
         summary = run(dataclasses.replace(job, store=path / "two"), report, hands=fleet)
     assert happened
     assert not summary.left
@@ -162,6 +169,18 @@ def test_the_commands_with_a_cluster_of_their_own(tmp_path: Path, pair: dict[str
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
     assert journal(tmp_path / "one") == journal(tmp_path / "two")
     assert "knows 10 classes" in done.stderr  # what the models know is told although they were elsewhere
+
+
+def test_the_audit_command_with_a_cluster_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    path = write_bench(tmp_path)
+    (path / "m.toml").write_text(matrix_text(path, '"fgsm"', '"none"'))
+    command = [sys.executable, "-m", "forearm", "audit", str(path / "m.toml"), "--data", str(path / "data"), "--jobs", "1"]
+    for store, options in (("one", []), ("two", ["--engine", "ray", "--workers", "1"])):
+        subprocess.run([*command, "--store", str(path / store), *options], check=True, capture_output=True)
+    files = [{p.relative_to(path / s).as_posix(): p.read_bytes() for p in (path / s).rglob("*") if p.is_file()} for s in ("one", "two")]
+    assert files[0] == files[1]
+    assert any(name.endswith(".parquet") for name in files[0])
 
 
 def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:

@@ -88,6 +88,21 @@ def trades(
     )  # fmt: skip
 
 
+@app.command("denoising")
+def denoising(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_denoiser.toml.")] = None, *, out: Out,
+    level: Annotated[float | None, typer.Option(help="Most deviation of the noise, where pictures are 0 to 1.")] = None,
+    data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
+    rate: Rate = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
+    device: Device = None, stop_after: StopAfter = None,
+) -> None:  # fmt: skip
+    """A purifier: an autoencoder that takes noise away, for `regenerate(student='OUT')` before any model."""
+    _run(
+        "denoising", recipe, out, stop_after, level=level, data=data, folder=folder, arch=arch, epochs=epochs, batch=batch, rate=rate,
+        augment=augment, seed=seed, examples=examples, device=device,
+    )  # fmt: skip
+
+
 @app.command("challenge")
 def challenge(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_challenge.toml.")] = None, *, out: Out,

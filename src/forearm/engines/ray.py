@@ -29,6 +29,7 @@ DEATHS = 3  # of workers that had an errand, until it is refused
 AHEAD = 2  # errands with a worker at a time: one in work, one on its way
 PATIENCE = 600.0  # seconds without any worker
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0 on any system: a node is known by 127.0.0.1. Read when Ray is imported
+NICENESS = "RAY_worker_niceness"  # 15 by default; in a cluster of our own 0, as in a crew. Read when the cluster starts
 PACKAGES = ("forearm", "torch", "numpy", "pillow")  # whose versions must be the same everywhere
 
 Ticket = TypeVar("Ticket")
@@ -238,6 +239,7 @@ def _connect(address: str | None, workers: int | None) -> None:
     ray = _ray()
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
+        os.environ.setdefault(NICENESS, "0")
         cpus = max(workers or 0, os.cpu_count() or 1)
         ray.init("local", num_cpus=cpus, include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
         return

@@ -43,6 +43,8 @@ def _listed(name: str, entry: Entry, verify: bool) -> Listed:
     own = any(entry.splits[split] == 0 for split in entry.splits)
     where = sets.root() / name
     present = () if own else tuple(split for split in entry.splits if _present(name, split, where))
+    if name in sets.MADE_FROM and not any(where.rglob("*.npy")):
+        where = sets.root() / sets.MADE_FROM[name]  # its pictures are made from these
     check = _check(where) if verify and present else ""
     return Listed(
         name,

@@ -18,6 +18,7 @@ from forearm.data import sets
 from forearm.data.augment import augment
 from forearm.data.batches import Pictures, Shuffled
 from forearm.defenses.training.adversarial import adversarial, standard
+from forearm.defenses.training.denoising import denoising
 from forearm.defenses.training.loop import Plan, Report, Step, fit
 from forearm.defenses.training.trades import trades
 from forearm.errors import ArtifactError, SpecError
@@ -42,6 +43,7 @@ class TrainSettings(BaseModel):
     step: float = Field(0.25, gt=0.0, description="length of one of them, in units of eps")
     beta: float = Field(6.0, ge=0.0, description="weight of TRADES' divergence: more is more robust, less is more accurate")
     reach: float = Field(2.0, ge=0.0, description="noise of N-FGSM, in units of eps: more is more robust, less is more accurate")
+    level: float = Field(0.1, gt=0.0, le=1.0, description="most deviation of the noise that a denoiser takes away")
     start: Path | None = Field(None, description="weights.safetensors of an earlier run to begin from")
     trunk: Path | None = Field(
         None, description="weights.safetensors of another network whose layers of equal name and shape to begin from"
@@ -92,12 +94,13 @@ LAST = ("linear.", "fc.", "head.")  # the last layers of the architectures
 
 
 def recipe_step(kind: str, settings: TrainSettings) -> Step:
-    """The recipe by name: `standard`, `adversarial` or `trades`."""
+    """The recipe by name: `standard`, `adversarial`, `trades` or `denoising`."""
     threat, s = Threat.parse(settings.threat), settings
     recipes: dict[str, Callable[[], Step]] = {
         "standard": lambda: standard(s.smoothing),
         "adversarial": lambda: adversarial(threat, s.steps, s.reach, s.smoothing, s.step),
         "trades": lambda: trades(threat, beta=s.beta, steps=s.steps, step=s.step, seed=s.seed),
+        "denoising": lambda: denoising(s.level, s.seed),
     }
     if kind not in recipes:
         raise SpecError(f"recipe: got {kind!r}; one of {', '.join(recipes)}, for example 'adversarial'")
@@ -110,6 +113,8 @@ def train(kind: str, settings: TrainSettings, out: Path, report: Report = lambda
     pictures = sets.load(settings.data, "train", settings.folder).first(settings.examples)
     torch.manual_seed(settings.seed)
     model: nn.Module = bind(ARCHITECTURES, settings.arch)(classes=len(pictures.classes))
+    if kind == "denoising" and not callable(getattr(model, "regenerate", None)):
+        raise SpecError(f"train denoising: {settings.arch} makes no pictures; an autoencoder, for example 'denoiser(width=32)'")
     if settings.start is not None:
         fill(model, read_weights(settings.start)[0], str(settings.start))
     if settings.trunk is not None:
@@ -157,5 +162,5 @@ def trained_card(kind: str, settings: TrainSettings, pictures: Pictures, weights
         data=settings.data,
         recipe=kind,
         settings=" ".join(f"{name}={value!r}" for name, value in how.items()),
-        threat=None if kind == "standard" else settings.threat,
+        threat=settings.threat if kind in ("adversarial", "trades") else None,
     )

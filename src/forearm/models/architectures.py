@@ -6,6 +6,7 @@ ARCHITECTURES: dict[str, str] = {
     "cnn_a": "forearm.models.convnet:cnn_a",
     "convnext": "forearm.models.convnext:convnext",
     "convnext_cifar": "forearm.models.convnext:convnext_cifar",
+    "denoiser": "forearm.models.denoiser:denoiser",
     "instant": "forearm.models.instant:instant",
     "lenet": "forearm.models.lenet:lenet",
     "lenet_autoencoder": "forearm.models.lenet:lenet_autoencoder",
