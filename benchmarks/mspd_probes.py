@@ -70,12 +70,13 @@ def variance(stand: Stand, start: int) -> Cell:
 
 def mismatches(stand: Stand) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """What an attacker may take for the settings: releases and ids -> what he reverts them to."""
+    classes = int(stand.y.max()) + 1
 
     def back(p: Tensor, ids: Tensor, net: str = BACKBONE, seed: int = 0, copies: int = 20, eps: int = 8, turn: int = 0) -> Tensor:
         twin, threat = stand.sources[net].twin, Threat.parse(f"linf:{eps}/255")
 
         def protector(model: Any, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise) -> Tensor:
-            return mcgs(model, x, (y + turn) % 10, threat=threat, noise=noise, copies=copies)
+            return mcgs(model, x, (y + turn) % classes, threat=threat, noise=noise, copies=copies)
 
         return to_8bit(revert(twin, p, protector=protector, threat=threat, noise=Noise(seed, ids)))
 

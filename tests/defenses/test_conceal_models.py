@@ -106,7 +106,9 @@ def test_bfloat16_works_and_float16_is_refused(name: str) -> None:
     bare, _ = input_gradient(model, x.bfloat16(), y)
     assert bool(gradient.isfinite().all())
     assert float(gradient.abs().max()) > 1e6 * float(bare.abs().max())
-    with pytest.raises(InputError, match=r"conceal: got float16 pictures, where 1e\+20 x overflows; float32 or bfloat16, for example x\.float\(\)"):
+    with pytest.raises(
+        InputError, match=r"conceal: got float16 pictures, where 1e\+20 x overflows; float32 or bfloat16, for example x\.float\(\)"
+    ):
         forearm.conceal(net(name).half())(x.half())
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = ("mspd_gain", "mspd_units", "mspd_table", "mspd_cells", "mspd_remover", "mspd_probes")
 STUDIES = ("mspd_ablation", "mspd_reversion", "mspd_purifiers", "mspd_lemmas")
-N, CLASSES, SIDE = 60, 10, 8
+N, CLASSES, SIDE = 60, 2, 8
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def scripts() -> Iterator[SimpleNamespace]:
 
 
 def linear(seed: int) -> nn.Module:
-    """A frozen linear net whose gradient has no zeros."""
+    """A frozen linear net of two classes: the sign of its loss's gradient is the same everywhere."""
     generator = torch.Generator().manual_seed(seed)
     layer = nn.Linear(3 * SIDE * SIDE, CLASSES)
     layer.weight.data = torch.randn(CLASSES, 3 * SIDE * SIDE, generator=generator) / 3

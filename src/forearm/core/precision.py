@@ -61,12 +61,13 @@ def fast(model: nn.Module, *, bf16: bool | None = None) -> Classifier:
         for module in twin.modules():
             if type(module) in (nn.Conv2d, nn.Linear):
                 module.to(torch.bfloat16)
-    if low or any(type(module) is nn.Conv2d and module.out_channels >= WIDE for module in twin.modules()):
+    wide = low or any(type(module) is nn.Conv2d and module.out_channels >= WIDE for module in twin.modules())
+    if wide:
         twin = twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def classify(x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=low):
-            logits: Tensor = twin(x)
+            logits: Tensor = twin(x if wide else x.contiguous())  # the same kernels for any layout
         return _at_least_float32(logits)
 
     return classify
