@@ -61,8 +61,8 @@ def alignment(gradients: list[Tensor]) -> float:
 
 def taylor_errors(known: Loss, unknown: Loss, at: Parameters, steps: list[float]) -> list[float]:
     """|J(x'', theta - a g') - (J(x'', theta) - a <g'', g'>)| for each a, with g' = grad J(x'), g'' = grad J(x'')."""
-    inner, outer, here = gradient(known, at), gradient(unknown, at), float(unknown(at))
-    return [abs(float(unknown(moved(at, inner, -a))) - (here - a * float(inner @ outer))) for a in steps]
+    inner, outer, here = gradient(known, at), gradient(unknown, at), float(unknown(at).detach())
+    return [abs(float(unknown(moved(at, inner, -a)).detach()) - (here - a * float(inner @ outer))) for a in steps]
 
 
 def sharpness(loss: Loss, at: Parameters, iterations: int = 20) -> float:

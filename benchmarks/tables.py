@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from forearm.models.load import embedded, locate
+from forearm.models.zoo import zoo
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/results/mspd.md", "docs/results/gcm.md", "docs/results/mid.md")
@@ -63,10 +64,10 @@ def informed() -> str:
     return markdown([f"target (n = {r['n']})", "kind", "none", "mspd, attacker does not know", "mspd, attacker knows everything"], body)
 
 
-def models() -> str:
-    """The embedded models with what their cards say was measured."""
+def models(names: Sequence[str]) -> str:
+    """Models with what their cards say was measured."""
     body = []
-    for name in embedded():
+    for name in names:
         card = locate(name).card
         measured = "; ".join(
             f"{m.what} {100 * m.value:.1f} % ({100 * m.interval[0]:.1f} to {100 * m.interval[1]:.1f}, n = {m.n})" for m in card.measured
@@ -477,7 +478,8 @@ def when_measured(name: str, make: Callable[[], str]) -> Callable[[], str]:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "models": models,
+    "models": lambda: models(embedded()),
+    "zoo": lambda: models(zoo()),
     "gain cifar10": lambda: gain("cifar10", "pgd20"),
     "gain cifar10 apgd": lambda: gain("cifar10", "apgd"),
     "gain photos": lambda: gain("photos", "pgd20"),

@@ -116,7 +116,7 @@ def test_it_takes_noise_away() -> None:
     assert error() > noise  # one that learnt nothing
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for epoch in range(25):
-        for given in Shuffled(shown, 16, augment("crop_flip"))(epoch):
+        for given in Shuffled(shown, 16, augment("crop_flip")).epoch(epoch):
             optimizer.zero_grad()
             step(model, given)["loss"].backward()
             optimizer.step()
