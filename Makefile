@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus working_size protect_folder masking_verdict audit_resume gcm_table together challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
+CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus mspd_ablation mspd_reversion mspd_purifiers mspd_lemmas working_size protect_folder masking_verdict audit_resume gcm_table together challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
 # These need other libraries beside ours; their docstrings say which.
 RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests
 
-.PHONY: demo test test-slow test-page test-ray lint types docs benchmarks rivals clean
+.PHONY: demo test test-slow test-page test-ray wheel test-wheel man lint types docs benchmarks rivals clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,17 @@ test-page: $(VENV)/.dev      ## the service's web page in a real Chromium (on th
 test-ray: $(VENV)/.dev       ## a Ray cluster of two nodes on this machine, of which a worker and a node are killed; an S3 server
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[ray,cloud]" "moto[server]"
 	$(BIN)/python -m pytest tests/engines
+
+wheel: $(VENV)/.dev          ## dist/: the sdist, and the wheel that is built from it
+	$(BIN)/pip install --quiet --constraint constraints.txt build
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	@test $$(stat -c %s dist/*.whl) -lt 40000000 || { echo "the wheel has more than 40 MB"; exit 1; }
+
+test-wheel: $(VENV)/.dev     ## the wheel in a venv of its own, used outside the checkout; the Dockerfile
+	$(BIN)/python -m pytest tests/packaging
+
+man: $(VENV)/.dev            ## docs/forearm.1, from the commands' own help
+	$(BIN)/python docs/make_man.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ from mid_columns import (
 
 NETS: dict[str, dict[str, Any]] = {
     "published": {},
-    "regenerate": {"preset": "regenerate", "order": "first"},  # for half of the time of the second order
+    "regenerate": {"preset": "regenerate", "order": "none"},  # which has nothing to do with pictures, and takes half of the time
     "adaptive": {"preset": "adaptive", "members": ("pgd(steps=7)", "targeted:pgd(steps=7)", "mi_fgsm(steps=7)")},
     "released": {"preset": "released"},
     "erm": {"order": "none", "adversarial": 0.0, "cyclic": 0.0},
@@ -55,7 +55,7 @@ KINDS = {
     "teacher": "undefended",
     "published": "MID, as the paper intends",
     "released": "MID, as the authors' script does",
-    "regenerate": "MID with the pixel term, first order",
+    "regenerate": "MID with the pixel term, no meta-gradient",
     "adaptive": "MID, pool on itself",
     "erm": "plain training on the pool",
     "pgd_at": "adversarial training",
@@ -168,7 +168,7 @@ def concluded(done: dict[str, Any]) -> bool:
         return False
     rate = {spec: min(sum(one[spec]) / len(one[spec]) for one in published) for spec in (*known, *linf)}
     worst, n = min(rate[spec] for spec in known), len(published[0][known[0]])
-    pictures = min((held["psnr attacked"] for name, held in done["regenerated"].items() if name.startswith("regenerate_")), default=0.0)
+    pictures = min((held["psnr attacked"] for name, held in done["regenerated"].items() if name.startswith("regenerate_")), default=None)
     white = {name: means(said, name, "white", list(asked)) for name in done["nets"]}
     record(
         "mid_mnist",
@@ -178,7 +178,7 @@ def concluded(done: dict[str, Any]) -> bool:
         n=n,
         interval=wilson(round(worst * n), n),
         at_least=0.95,
-        holds=min(rate[spec] for spec in linf) >= 0.90 and pictures >= 20.0,
+        holds=min(rate[spec] for spec in linf) >= 0.90 and pictures is not None and pictures >= 20.0,
         details=done
         | {
             "worst unknown Linf, gray box": min(rate[spec] for spec in linf),

@@ -48,7 +48,7 @@ from mid_probes import (
 )
 
 SHOWN = ("published", "far", "first", "no_meta", "erm")
-PART = 50
+PART = 25
 FAMILIES = {"pgd": ("pgd(steps=10)", "targeted:pgd(steps=10)"), "mi_fgsm": ("mi_fgsm(steps=10)", "targeted:mi_fgsm(steps=10)")}
 STEPS = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 NOISES = [0.02, 0.05, 0.1, 0.2]
@@ -141,13 +141,13 @@ def t2(scene: Scene, axes: Any) -> dict[str, Any]:
 def t3(scene: Scene, axes: Any) -> dict[str, Any]:
     """The loss of the labels under attack: its largest curvature, and its rise under noise on the weights."""
     teacher = cast(Coder, free(cast(Autoencoder, scene.teacher.network)))
-    x, y = scene.x[: 2 * PART].double(), scene.y[: 2 * PART]
+    x, y = scene.x[: 4 * PART].double(), scene.y[: 4 * PART]
     labels = Weights(1.0, 0.0, 0.0)
     rises: dict[str, np.ndarray[Any, Any]] = {}
     curved: dict[str, float] = {}
     for name in scene.nets:
         net = free(scene.coder(name))
-        loss = objective(teacher, net, scene.variants[1][: 2 * PART].double(), x, y, labels)
+        loss = objective(teacher, net, scene.variants[1][: 4 * PART].double(), x, y, labels)
         at = parameters(net)
         curved[name] = sharpness(loss, at)
         with torch.no_grad():
@@ -265,7 +265,9 @@ def main() -> None:
             "T4": lambda axes: t4(scene, axes),
             "T5": lambda axes: t5(scene, axes, ground),
         }
-        found = {name: drawn(probe, PICTURES / f"mid_{name.lower()}.png") for name, probe in probes.items()}
+        found = {
+            name: drawn(probe, (PICTURES if given.write else given.runs) / f"mid_{name.lower()}.png") for name, probe in probes.items()
+        }
     except Over:
         raise SystemExit("mid_theory: not all is measured yet; the same command goes on") from None
     for one in found.values():

@@ -131,7 +131,7 @@ def third_lemma(cells: list[Cell]) -> dict[str, Any]:
         picked = np.random.default_rng(0).integers(0, each.shape[1], (DRAWS, each.shape[1]))
 
         def slope(means: Floats) -> float:
-            return float(across @ np.log(means) / (across @ across))
+            return float(across @ np.log(np.maximum(means, 1e-12)) / (across @ across))
 
         low, high = np.quantile([slope(each[:, i].mean(1)) for i in picked], (0.025, 0.975))
         made[name] = {

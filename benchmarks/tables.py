@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from forearm.models.load import embedded, locate
 from forearm.models.zoo import zoo
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/results/mspd.md", "docs/results/gcm.md", "docs/results/mid.md")
+PAGES = ("README.md", "docs/results/mspd.md", "docs/results/gcm.md", "docs/results/mid.md", "docs/scale.md", "docs/service.md")
 RELEASES = ("none", "s_fgsm", "s_pgd", "mspd", "mspd, given")
 
 
@@ -407,13 +408,14 @@ def mid_bars(name: str) -> str:
     """The bars of MID on MNIST, each with what was found."""
     r = result(name)
     d = r["details"]
+    made = d["PSNR of regenerated pictures, `regenerate`"]
     white = {net: value for net, value in d["white box, mean of unknown attacks"].items() if value is not None}
     lines = [
         f"- Gray box, worst attack of the pool: {100 * r['value']:.1f} % (bar 95 %): {'met' if r['value'] >= 0.95 else 'missed'}.",
         f"- Gray box, worst unknown Linf attack: {100 * d['worst unknown Linf, gray box']:.1f} % (bar 90 %): "
         f"{'met' if d['worst unknown Linf, gray box'] >= 0.9 else 'missed'}.",
-        f"- Pictures that `regenerate` makes again from attacked ones: {d['PSNR of regenerated pictures, `regenerate`']:.1f} dB (bar 20 dB): "
-        f"{'met' if d['PSNR of regenerated pictures, `regenerate`'] >= 20 else 'missed'}.",
+        f"- Pictures that `regenerate` makes again from attacked ones: {'not measured yet' if made is None else f'{made:.1f} dB'} (bar 20 dB): "
+        f"{'met' if made is not None and made >= 20 else 'open' if made is None else 'missed'}.",
         "- White box, mean over the unknown attacks: " + ", ".join(f"`{net}` {100 * value:.1f} %" for net, value in white.items()) + ".",
     ]
     if "published" in d["CPU seconds"]:
@@ -472,9 +474,270 @@ def mid_theory() -> str:
     return "\n\n".join(f"{one['sentence']}\n\n![{name}](../pictures/mid_{name.lower()}.png)" for name, one in probes.items())
 
 
+def pictured(name: str, what: str) -> str:
+    """The figure of a study of MSPD, which its benchmark draws."""
+    return f"![{what}](../pictures/mspd_{name}.png)"
+
+
+def gap_line(name: str) -> list[str]:
+    """What a study of MSPD did not measure, as a line; none where all is there."""
+    details = result(name)["details"]
+    lines = [f"- Not there: {', '.join(details['absent'])}."] if details["absent"] else []
+    return [*lines, *([f"- Not (fully) measured: {'; '.join(details['not measured'])}."] if details["not measured"] else [])]
+
+
+def mspd_ablation() -> str:
+    """MSPD with one thing changed at a time, and the best setting that could be MSPD's."""
+    r = result("mspd_ablation")
+    n = r["details"]["settings"]["none"]["held out"]["robust"]["n"]
+    body = []
+    for name, row in r["details"]["settings"].items():
+        held = row["held out"]
+        shown = [of(n, row["targets"]["cifar10_backbone"]["robust"]), of(n, held["robust"])]
+        apart = [of(n, held.get(f"above {other}"), signed) for other in ("none", "mspd")]
+        size = "-" if name == "none" else f"{row['psnr']:.1f}"
+        body.append(["**published**" if name == "mspd" else name, row["study"], str(row["gradients"]), size, *shown, *apart])
+    head = [
+        f"setting (n = {n})",
+        "changed",
+        "gradients",
+        "PSNR",
+        "backbone",
+        "held-out mean",
+        "above none, paired",
+        "above published, paired",
+    ]
+    low, high = r["interval"]
+    best = (
+        f"- The setting of equal eps and backbone with the highest lower bound is `{r['details']['best']}`: {low:+.1f} to {high:+.1f} points beside the "
+        f"published one, n = {r['n']}; the interval {'lies above zero' if low > 0 else 'contains zero' if high > 0 else 'lies below zero'}."
+    )
+    return "\n".join(
+        [
+            pictured("ablation", "Robust accuracy above the bare picture for each setting"),
+            "",
+            markdown(head, body),
+            "",
+            best,
+            *gap_line("mspd_ablation"),
+        ]
+    )
+
+
+def mspd_reversion() -> str:
+    """What attackers who know more or less make of a release."""
+    rows = result("mspd_reversion")["details"]["attackers"]
+    n = rows["none"]["held out"]["robust"]["n"]
+    alike = ", the bare picture alike"
+    body = []
+    for name, row in rows.items():
+        if name.endswith(alike):
+            continue
+        back, held = row["targets"]["cifar10_backbone"], row["held out"]
+        near = [f"{row['levels']:.1f}", f"{100 * row['restored']:.0f}"] if "levels" in row else ["-", "-"]
+        shown = [of(n, back["robust"]), of(n, back.get("above none"), signed), of(n, held["robust"]), of(n, held.get("above none"), signed)]
+        title = {"none": "undefended picture", "mspd": "does not know"}.get(name, name)
+        body.append([title, *near, of(n, back["clean"]), *shown, of(n, held.get(f"above {name}{alike}"), signed)])
+    head = [
+        f"attacker (n = {n})", "levels off", "restored, %", "clean, backbone", "backbone", "above undefended", "held-out mean", "above undefended",
+        "held out, above the undefended treated alike",
+    ]  # fmt: skip
+    return "\n".join([pictured("reversion", "Robust accuracy above the undefended picture for each attacker"), "", markdown(head, body)])
+
+
+def mspd_law() -> str:
+    """Whether a release is ever worse off than the undefended picture, in sentences that the numbers make."""
+    found = result("mspd_reversion")["details"]["law"]
+    bound, least = found["least bound"], found["least value"]
+    broken = found["wholly below"]
+    lines = [
+        f"- Of {found['cells']} cells (attackers x targets), {found['wholly above']} lie wholly above zero, {len(found['below'])} have a mean below zero, "
+        f"{len(broken)} lie wholly below it{': ' + '; '.join(broken) if broken else ''}.",
+        f"- The lowest mean: {signed(least)} points ({least['attacker']}; {least['target']}). The lowest bound: {100 * bound['interval'][0]:+.1f} "
+        f"({bound['attacker']}; {bound['target']}).",
+        f"- Means below that of the undefended picture treated alike: {'; '.join(found['below the bare picture treated alike']) or 'none'}.",
+    ]
+    return "\n".join([*lines, *gap_line("mspd_reversion")])
+
+
+def mspd_purifiers() -> str:
+    """Bare and armed pictures through each channel, and what is left of the gain."""
+    rows = result("mspd_purifiers")["details"]["channels"]
+    n = rows[""]["mspd"]["held out"]["robust"]["n"]
+    body = []
+    for name, row in rows.items():
+        kept = row.get("kept", {})
+        armed, bare = row["mspd"]["held out"], row["none"]["held out"]
+        left = [of(n, kept.get(who)) for who in ("held out", "backbone")]
+        body.append([name or "none", of(n, bare["robust"]), of(n, armed["robust"]), of(n, armed["above none"], signed), *left])
+    head = [
+        f"channel (n = {n})",
+        "bare, held-out mean",
+        "mspd, held-out mean",
+        "above bare, paired",
+        "gain left, held out, %",
+        "gain left, backbone, %",
+    ]
+    return "\n".join(
+        [
+            pictured("purifiers", "Robust accuracy of bare and armed pictures through each channel"),
+            "",
+            markdown(head, body),
+            *([""] if gap_line("mspd_purifiers") else []),
+            *gap_line("mspd_purifiers"),
+        ]
+    )
+
+
+def mspd_lemmas() -> str:
+    """What each probe says, in sentences that the numbers make."""
+    found = result("mspd_lemmas")["details"]["lemmas"]
+    verdict = {True: "holds", False: "does not hold as stated"}
+
+    def ranked(cell: dict[str, Any]) -> str:
+        return "-" if cell["value"] is None else f"{cell['value']:+.2f} (p = {cell['p']:.3f}, {cell['n']} targets)"
+
+    def number(cell: dict[str, Any]) -> str:
+        return f"{cell['value']:.2f} ({cell['interval'][0]:.2f} to {cell['interval'][1]:.2f})"
+
+    one, two, three, four = (found[key] for key in "1234")
+    error, above = four["error, levels"], four["above full knowledge"]
+    low = min(above, key=lambda name: above[name]["value"])
+    everywhere, robust = ((one[group]["cosine"], one[group]["signs"]) for group in ("all targets", "robust targets"))
+    faster, carried = number(two["backbone drop, forward above backward"]), two["carried"]
+    general = number(two["carried, backward above forward"])
+    slopes = [number(three[name]["slope"]) for name in ("forward epoch", "release")]
+    rises = ["yes" if four["rises with eps"][side] else "no" for side in ("below", "above")]
+    lines = [
+        f"1. Agreement of gradients carries the change over: **{verdict[one['holds']]}**.",
+        f"   Rank correlation with the gain: cosine {ranked(everywhere[0])}, equal signs {ranked(everywhere[1])};",
+        f"   over robust targets alone {ranked(robust[0])} and {ranked(robust[1])}.",
+        f"2. Forward is fast and overfits, backward is slow and general: **{verdict[two['holds']]}**.",
+        f"   Four forward epochs lower the backbone's loss under attack by {faster} more than four backward ones;",
+        f"   held-out targets get {100 * carried['forward']:.0f} % of the forward drop and {100 * carried['backward']:.0f} % of the backward one",
+        f"   (difference of the two shares {general}).",
+        f"3. Variance falls as 1/N until signs clip: **{verdict[three['holds']]}**.",
+        f"   Slope of log variance against log N: {slopes[0]} after the forward epoch, {slopes[1]} for the release.",
+        f"4. Reversion's error grows with mismatch: **{verdict[four['holds']]}**.",
+        f"   Full knowledge leaves {number(error['nothing'])} levels, no reversion {number(error['not reverted'])};",
+        f"   the smallest excess over full knowledge is {number(above[low])} ({low});",
+        f"   over surrogates, disagreement of gradients and error: {ranked(four['surrogates, disagreement and error'])};",
+        f"   rises as the assumed eps falls below 8/255: {rises[0]}, above it: {rises[1]}.",
+    ]
+    return "\n".join([pictured("lemmas", "A panel for each lemma"), "", *lines, *gap_line("mspd_lemmas")])
+
+
 def when_measured(name: str, make: Callable[[], str]) -> Callable[[], str]:
     """`make` where the benchmark was run, else a line that says that it was not."""
     return lambda: make() if measured(name) else NOT_YET.format(name=name)
+
+
+def when_all_measured(names: Sequence[str], make: Callable[[], str]) -> Callable[[], str]:
+    """`make` where all these benchmarks were run, else a line that says which was not."""
+    return lambda: next((NOT_YET.format(name=name) for name in names if not measured(name)), None) or make()
+
+
+PLANNED = 100_000_000  # pictures
+DAYS = 30
+CORES = 32  # of a machine
+PRICE = 0.04  # US dollars for a core and an hour; a price of your own goes here
+PART = 250_000  # pictures of one run: a shard, or a folder
+HELD = 32  # pictures with a Ray worker at a time: two blocks of 16
+
+
+def needs() -> dict[str, float]:
+    """Processor seconds of one core for one picture, of each kind of job that was measured, with Ray's overhead."""
+    folder, small = result("protect_folder"), result("instant")["details"]["seconds a picture"]
+    label = small["labeller"]["processor"]
+    found = {
+        "photos of 0.2 to 12 megapixels, `mspd`": folder["details"]["seconds"] * folder["machine"]["threads"] / folder["n"],
+        "32 pixels, `mspd`": small["mspd"]["processor"] + label,
+        "32 pixels, `instant`": small["instant"]["processor"] + label,
+    }
+    over = max(0.0, result("ray_overhead")["details"]["percent_longer_once_started"]) / 100
+    return {name: seconds * (1 + over) for name, seconds in found.items()}
+
+
+def plan() -> str:
+    """What 100 million pictures need."""
+    body = []
+    for name, seconds in needs().items():
+        hours = PLANNED * seconds / 3600
+        cores = hours / (24 * DAYS)
+        body.append([name, f"{seconds:.2g}", f"{hours:,.0f}", f"{cores:,.1f}", f"{cores / CORES:.1f}", f"{hours * PRICE:,.0f} USD"])
+    head = [
+        "pictures",
+        "core-seconds each",
+        "core-hours",
+        f"cores for {DAYS} days",
+        f"machines of {CORES} cores",
+        f"at {PRICE:g} USD a core-hour",
+    ]
+    return markdown(head, body)
+
+
+def drivers() -> str:
+    """What the one process of a run that plans, journals and writes is good for."""
+    d = result("ray_driver")["details"]
+    body = [
+        [
+            f"{1 / d['seconds_a_photo']:,.0f} pictures a second",
+            "planned, hashed, journalled and written by one run, whatever its workers do",
+        ],
+        [f"{PLANNED * d['seconds_a_photo'] / 86400:.1f} days", "of that for 100 million pictures in one run; parts run side by side"],
+        *([f"{seconds / d['seconds_a_photo']:,.0f} workers", f"of {name}: what one run keeps busy"] for name, seconds in needs().items()),
+        [
+            f"{PLANNED * d['memory_a_name'] / 2**30:,.0f} GiB",
+            "to list 100 million names at once, which every shard of one folder does: too much",
+        ],
+        [f"{PLANNED * d['seconds_a_name'] / 3600:.1f} hours", "to list them"],
+        [f"{PART * d['memory_a_photo'] / 2**30:.1f} GiB", f"for a run of {PART:,} pictures: their names and what the journal says of them"],
+        [
+            f"{PART * d['seconds_a_photo_that_is_done'] / 60:.0f} minutes",
+            f"for a run of {PART:,} that was killed at its end to find them all done",
+        ],
+    ]
+    return markdown(["measured", "what"], body)
+
+
+def losses() -> str:
+    """What the loss of a worker, of a machine and of a driver costs: work that is done twice."""
+    d, body = result("ray_driver")["details"], []
+    for name, seconds in needs().items():
+        worker = HELD * seconds
+        again = d["seconds_a_photo_that_is_done"] / seconds
+        body.append([name, f"{worker:,.1f} s", f"{100 * worker / 86400:.2g} %", f"{CORES * worker / 60:,.1f} min", f"{100 * again:.2g} %"])
+    head = ["pictures", "a worker lost, at most", "of all work, if each core is lost once a day", f"a machine of {CORES} cores lost"]
+    return markdown([*head, "a run killed at its end, of its work"], body)
+
+
+def load() -> str:
+    """The service's throughput and latency by clients, beside its engine's."""
+    r = result("service_load")
+    engine, (low, high) = statistics.median(r["details"]["engine_per_second"]), r["interval"]
+    said = (
+        f"With 16 clients the service arms {r['value']:.2f} times as many photos a second as its engine alone (median of rounds; least {low:.2f}, "
+        f"greatest {high:.2f}; n = {r['n']}); the engine alone arms {engine:.2f} a second on that machine. The bar of {r['at_least']:g} is "
+        f"{'met' if r['holds'] else '**missed**'}."
+    )
+    body = [
+        [clients, f"{row['per_second']:.2f}", f"{row['p50']:.2f} s", f"{row['p99']:.2f} s", str(row["n"])]
+        for clients, row in r["details"]["by_clients"].items()
+    ]
+    return f"{said}\n\n{markdown(['clients', 'photos a second', 'median', '99th percentile', 'n'], body)}"
+
+
+def hostile() -> str:
+    """How the service answered requests that no honest client sends."""
+    r = result("hostile_requests")
+    d = r["details"]
+    half, end = d["held"][2], d["held"][-1]
+    said = (
+        f"{r['n']:,} requests, {r['value']} answers that are a fault or no whole problem, {'**a crash**' if d['crashed'] else 'no crash'}. Half "
+        f"way and at the end: {half['bytes'] / 2**20:,.0f} and {end['bytes'] / 2**20:,.0f} MiB with the decoders, {half['files']} and {end['files']} open files, "
+        f"{half['threads']} and {end['threads']} threads. The claim {'holds' if r['holds'] else '**does not hold**'}."
+    )
+    return f"{said}\n\n{markdown(['status', 'answers'], [[status, f'{count:,}'] for status, count in d['statuses'].items()])}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -486,6 +749,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "gain photos natural": lambda: gain("photos", "pgd20_natural"),
     "informed": informed,
     "claims": claims,
+    "ablation": when_measured("mspd_ablation", mspd_ablation),
+    "reversion": when_measured("mspd_reversion", mspd_reversion),
+    "reversion law": when_measured("mspd_reversion", mspd_law),
+    "purifiers": when_measured("mspd_purifiers", mspd_purifiers),
+    "lemmas": when_measured("mspd_lemmas", mspd_lemmas),
     "table summary cifar10": tabled("cifar10", tabled_summary),
     "table means cifar10": tabled("cifar10", tabled_means),
     "table targets cifar10": tabled("cifar10", lambda found: tabled_targets(found, ("AutoAttack", "PGD-50"), ("backbone", "robust"))),
@@ -525,6 +793,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "mid theory": when_measured("mid_theory", mid_theory),
     "challenge": when_measured("challenge_ingredients", ingredients),
     "challenge attacked": when_measured("challenge_ingredients", ingredients_attacked),
+    "scale plan": when_all_measured(("protect_folder", "instant", "ray_overhead"), plan),
+    "scale drivers": when_all_measured(("protect_folder", "instant", "ray_overhead", "ray_driver"), drivers),
+    "scale losses": when_all_measured(("protect_folder", "instant", "ray_overhead", "ray_driver"), losses),
+    "service load": when_measured("service_load", load),
+    "hostile requests": when_measured("hostile_requests", hostile),
 }
 
 

@@ -22,6 +22,7 @@ from forearm.core.precision import fast, folded
 from forearm.core.quantize import release, to_8bit
 from forearm.core.threat import Threat
 from forearm.defenses.inference.table import INFERENCE, Inference
+from forearm.defenses.preemptive.ensemble import Ensemble
 from forearm.defenses.preemptive.mcgs import mcgs
 from forearm.defenses.preemptive.reversion import revert
 from forearm.errors import BudgetError
@@ -377,6 +378,36 @@ def test_labels_are_whose_they_should_be(bench: Path, labels: str) -> None:
             protector(fast(backbone), x[one], said[labels][one], threat=THREAT, noise=Noise(0, torch.tensor([i]))), x[one], THREAT
         )
         assert torch.equal(as_pictures(released_block(cell, block.part(one))), wanted)
+
+
+def test_several_backbones_arm_together_and_are_reverted_together(bench: Path) -> None:
+    """One cell with both weights in its contents; coupled labels are the first's. The mutants: either backbone alone."""
+    both = f"{bench / 'backbone'}+{bench / 'victim'}"
+    (cell, knows) = cells_of(bench, matrix_text(bench, defenses='"s_fgsm"', more=f'backbone = "{both}"\nlabels = "coupled"'))
+    assert cell.backbone == both
+    assert [text.partition("=")[0] for text in cell.contents] == ["backbone 2", "backbone", "model", "pictures"]
+    assert len({cell.key, *(dataclasses.replace(cell, backbone=name).key for name in both.split("+"))}) == 3
+    block = block_of(bench, cell).part(slice(0, 4))
+    x, models = as_pictures(block.pixels), [load_model(name) for name in both.split("+")]
+    protector = bind({"s_fgsm": "forearm.defenses.preemptive.single_step:s_fgsm"}, "s_fgsm")
+    twins = [fast(model) for model in models]
+    made = {}
+    for name, twin in (("both", Ensemble(tuple(twins))), ("first", twins[0]), ("second", twins[1])):
+        parts = [
+            release(
+                protector(twin, x[i : i + 1], models[0](x[i : i + 1]).argmax(1), threat=THREAT, noise=Noise(0, torch.tensor([i]))),
+                x[i : i + 1],
+                THREAT,
+            )
+            for i in range(len(x))
+        ]
+        made[name] = torch.cat(parts)
+    released = torch.cat([as_pictures(released_block(cell, block.part(slice(i, i + 1)))) for i in range(len(x))])
+    assert torch.equal(released, made["both"])
+    assert not torch.equal(released, made["first"])
+    assert not torch.equal(released, made["second"])
+    assert knows.informed
+    assert audit_block(knows, block, released_block(knows, block), 4)["robust"].shape == (4,)
 
 
 def test_a_targeted_attacker_wins_at_his_target_alone(bench: Path) -> None:

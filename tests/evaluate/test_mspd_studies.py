@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = ("mspd_gain", "mspd_units", "mspd_table", "mspd_cells", "mspd_remover", "mspd_probes")
 STUDIES = ("mspd_ablation", "mspd_reversion", "mspd_purifiers", "mspd_lemmas")
-N, CLASSES, SIDE = 60, 2, 8
+N, PART, CLASSES, SIDE = 30, 20, 2, 8
+NETS = ("cifar10_backbone", "resnet2b", "cnn_a_adv4")  # the studies' targets here; the probes have a natural one more
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,17 @@ def linear(seed: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer).eval().requires_grad_(False)
 
 
-def stand(scripts: SimpleNamespace, folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str = "1") -> Any:
-    """Sixty drawn pictures away from black and white; the nets of the studies, all linear. True labels: the first held-out net's."""
+def stand(scripts: SimpleNamespace, folder: Path, monkeypatch: pytest.MonkeyPatch, weights: str = "1", more: tuple[str, ...] = ()) -> Any:
+    """Thirty drawn pictures away from black and white; the nets of the studies, all linear. True labels: the first held-out net's."""
     monkeypatch.setattr(scripts.cells, "RUNS", folder)
+    monkeypatch.setattr(scripts.cells, "PART", PART)
+    for module in (scripts.cells, scripts.reversion):
+        monkeypatch.setattr(module, "ATTACK", "pgd(steps=5, stop=True)")
     monkeypatch.setattr(scripts.cells, "FIGURES", folder)
     for study in ("ablation", "reversion", "purifiers", "lemmas"):
         monkeypatch.setattr(getattr(scripts, study), "FIGURES", folder)
     x = torch.randint(60, 196, (N, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0)).float() / 255
-    names = scripts.probes.ALL
+    names = (*NETS, *more)
     kinds = {name: "natural" if name.startswith(("resnet20", "resnet56", "cifar10_labeller")) else "robust" for name in names}
     kinds[scripts.cells.BACKBONE] = "backbone"
     models = {name: linear(seed) for seed, name in enumerate(names)}
@@ -83,32 +88,32 @@ def test_a_unit_is_measured_once_and_again_for_other_weights(
     assert made == []
     assert scripts.cells.missing(here, rows) == [f"one: 0 of {N} pictures", f"two: 0 of {N} pictures"]
     for _ in range(2):
-        scripts.cells.run(here, rows, 1.0)
-    assert made == [0, 0, 50, 50]
+        scripts.cells.run(here, rows, math.inf)
+    assert made == [0, 0, PART, PART]
     assert scripts.cells.missing(here, rows) == []
     found = scripts.cells.verdicts_of(here, rows)["one"]["resnet2b"]
-    assert [found[i][1] for i in range(N)] == [True] * 50 + [False] * 10
-    scripts.cells.run(stand(scripts, tmp_path, monkeypatch, "2"), rows, 1.0)
+    assert [found[i][1] for i in range(N)] == [True] * PART + [False] * (N - PART)
+    scripts.cells.run(stand(scripts, tmp_path, monkeypatch, "2"), rows, math.inf)
     assert len(made) == 8
 
 
 def test_a_release_is_kept_and_keeps_its_budget(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = stand(scripts, tmp_path, monkeypatch)
     first = here.release("mspd(copies=2)", 0)
-    change = ((first - here.x[:50]) * 255).round().abs()
+    change = ((first - here.x[:PART]) * 255).round().abs()
     assert change.max() == 8
     assert torch.equal(first * 255, (first * 255).round())
     monkeypatch.setattr(scripts.cells, "releases", None)
     assert torch.equal(here.release("mspd(copies=2)", 0), first)
     with pytest.raises(TypeError):
-        here.release("mspd(copies=2)", 50)
+        here.release("mspd(copies=2)", PART)
 
 
 def test_an_ablation_leaves_a_rows_backbone_out(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = stand(scripts, tmp_path, monkeypatch)
     names = ("none", "mspd", "N = 1", "eps 4/255", "resnet2b", "F1-B2, no smoothing")
     rows = {name: scripts.ablation.SETTINGS[name].row() for name in names}
-    scripts.cells.run(here, rows, 1.0)
+    scripts.cells.run(here, rows, math.inf)
     found = scripts.ablation.summed(here, rows)
     assert json.loads(json.dumps(found)) == found
     settings = found["settings"]
@@ -131,7 +136,7 @@ def test_who_knows_everything_restores_a_linear_models_pictures(
         name: rows[name] for name in ("none", "mspd", "reverts, knows everything", "reverts, not eps (takes 4/255)", "purifies, JPEG 75")
     }
     kept[scripts.reversion.COUNTED] = rows[scripts.reversion.COUNTED]
-    scripts.cells.run(here, kept, 1.0)
+    scripts.cells.run(here, kept, math.inf)
     attackers = scripts.reversion.summed(here, kept)["attackers"]
     assert attackers["reverts, knows everything"]["restored"] == 1.0
     assert attackers["reverts, not eps (takes 4/255)"]["restored"] < 0.5
@@ -187,6 +192,22 @@ def test_the_remover_learns_and_resumes(scripts: SimpleNamespace, tmp_path: Path
     assert torch.equal(resumed(armed), net(armed))
 
 
+def test_the_learned_remover_is_an_attacker(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = stand(scripts, tmp_path, monkeypatch)
+    monkeypatch.setattr(scripts.remover, "pairs", lambda folder, backbone, count, threat: drawn_pairs(count))
+    here.folder.mkdir()
+    trained = scripts.remover.learned
+    monkeypatch.setattr(
+        scripts.reversion, "learned", lambda folder, backbone, threat: trained(folder, backbone, threat, count=100, epochs=1)
+    )
+    name = next(iter(scripts.reversion.PAIRS))
+    rows = {key: row for key, row in scripts.reversion.rows_of(here).items() if key in ("none", name, name + scripts.reversion.ALIKE)}
+    scripts.cells.run(here, rows, math.inf)
+    attackers = scripts.reversion.summed(here, rows)["attackers"]
+    assert 0.0 < attackers[name]["levels"] <= 16.0
+    assert f"above {name}{scripts.reversion.ALIKE}" in attackers[name]["targets"]["resnet2b"]
+
+
 def test_what_a_channel_leaves(scripts: SimpleNamespace) -> None:
     def rows(right: int) -> dict[str, Any]:
         return {"t": {i: (True, i < right) for i in range(40)}}
@@ -201,7 +222,7 @@ def test_what_a_channel_leaves(scripts: SimpleNamespace) -> None:
 def test_purifiers_are_told_by_pairs(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = stand(scripts, tmp_path, monkeypatch)
     rows = {name: row for name, row in scripts.purifiers.rows_of(None).items() if name.endswith(("none", "mspd", "4 bits", "sigma 1"))}
-    scripts.cells.run(here, rows, 1.0)
+    scripts.cells.run(here, rows, math.inf)
     channels = scripts.purifiers.summed(here, rows)["channels"]
     assert list(channels) == ["", "4 bits", "Gaussian, sigma 1"]
     assert channels[""]["mspd"]["targets"][scripts.cells.BACKBONE]["above none"]["value"] > 0
@@ -232,9 +253,14 @@ def test_the_variances_slope_decides(scripts: SimpleNamespace) -> None:
 
 
 def test_all_probes_run(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = stand(scripts, tmp_path, monkeypatch)
-    monkeypatch.setattr(scripts.probes, "EPOCHS", scripts.lemmas.EPOCHS)
-    scripts.cells.run(here, scripts.probes.ROWS, 5.0)
+    here = stand(scripts, tmp_path, monkeypatch, more=("resnet56_a",))
+    monkeypatch.setattr(scripts.probes, "TARGETS", NETS)
+    monkeypatch.setattr(scripts.lemmas, "TARGETS", NETS)
+    monkeypatch.setattr(scripts.lemmas, "UNSEEN", NETS[1:])
+    for module in (scripts.probes, scripts.lemmas):
+        monkeypatch.setattr(module, "EPOCHS", (0, 1, 2))
+    monkeypatch.setattr(scripts.lemmas, "LAST", 2)
+    scripts.cells.run(here, scripts.probes.ROWS, math.inf)
     found = scripts.lemmas.summed(here)
     assert json.loads(json.dumps(found)) == found
     lemmas = found["lemmas"]

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from forearm.core.noise import Noise
+from forearm.core.precision import fast
+from forearm.core.quantize import release
+from forearm.core.threat import Threat
+from forearm.defenses.preemptive.ensemble import Ensemble
+from forearm.defenses.preemptive.single_step import s_fgsm
 from forearm.errors import SpecError
-from forearm.jobs.armory import Armory, content_id
+from forearm.jobs.armory import Armory, as_tensor, content_id
+from forearm.models.load import load_model
+from tests.models.tiny import write_model
 
 
 def picture(height: int = 40, width: int = 48, channels: int = 3, seed: int = 0) -> NDArray[np.uint8]:
@@ -47,6 +58,37 @@ def test_a_picture_does_not_depend_on_its_neighbours(pair: dict[str, str]) -> No
 def test_the_seed_changes_the_release(pair: dict[str, str]) -> None:
     a, b = (armory(pair, seed=seed).arm([picture()], [0])[0].pixels for seed in (0, 1))
     assert not np.array_equal(a, b)
+
+
+def test_several_backbones_are_one_ensemble(pair: dict[str, str], tmp_path: Path) -> None:
+    """Named by all, with all their weights; labels and margins are the first's. The mutants: the order turned, or the second one left out."""
+    second = tmp_path / "second"
+    write_model(second, seed=5)
+    pixels, both = picture(32, 32), pair | {"backbone": f"{pair['backbone']}+{second}"}
+    arms = armory(both, defense="s_fgsm")
+    armed = arms.arm([pixels], [3])[0]
+    models = [load_model(name) for name in both["backbone"].split("+")]
+    x, y = as_tensor(pixels, "cpu"), torch.tensor([3])
+    noise, threat = Noise(0, torch.tensor([content_id(pixels)])), Threat.parse("linf:8/255")
+    expected = release(s_fgsm(Ensemble(tuple(fast(model) for model in models)), x, y, threat=threat, noise=noise), x, threat)
+    assert np.array_equal(armed.pixels, (expected[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+    alone = armory(pair, defense="s_fgsm").arm([pixels], [3])[0]
+    assert not np.array_equal(armed.pixels, alone.pixels)
+    assert armed.report.margin_before == alone.report.margin_before
+    turned = armory(pair | {"backbone": f"{second}+{pair['backbone']}"}, defense="s_fgsm").arm([pixels], [3])[0]
+    assert turned.report.margin_before != armed.report.margin_before
+    known = arms.settings(32, 32)
+    assert known["backbone"] == "+".join(model.card.name for model in models)
+    assert known["backbone_sha256"] == "+".join(model.card.sha256 for model in models)
+
+
+def test_backbones_of_other_sizes_or_classes_are_no_ensemble(pair: dict[str, str], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_model(other, size=48)
+    with pytest.raises(
+        SpecError, match=r"backbone: 'other' has other picture size than .*; .* for example 'cifar10_backbone\+cifar10_preact'"
+    ):
+        armory(pair | {"backbone": f"{pair['backbone']}+{other}"}).arm([picture()], [0])
 
 
 def test_who_labels(pair: dict[str, str]) -> None:

@@ -32,17 +32,25 @@ def network(arch: str = ARCH, seed: int = 0) -> nn.Module:
         return randomised(bind(ARCHITECTURES, arch)(), seed)
 
 
-def write_model(folder: Path, arch: str = ARCH, threat: str | None = "linf:8/255", weights: str = "weights.safetensors") -> Card:
+def write_model(
+    folder: Path,
+    arch: str = ARCH,
+    threat: str | None = "linf:8/255",
+    weights: str = "weights.safetensors",
+    *,
+    seed: int = 0,
+    size: int = 32,
+) -> Card:
     """weights.safetensors (fp16) and card.toml in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(network(arch), folder / weights)
+    write_weights(network(arch, seed), folder / weights)
     card = Card(
         name=folder.name,
         arch=arch,
         weights=weights,
         sha256=file_sum(folder / weights),
         classes=CIFAR10,
-        size=32,
+        size=size,
         data="cifar10",
         threat=threat,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line completes names from this table, and torch takes a second
+    from torch import Tensor
 
-from forearm.core.gradients import Classifier
-from forearm.core.noise import Noise
-from forearm.core.threat import Threat
+    from forearm.core.gradients import Classifier
+    from forearm.core.noise import Noise
+    from forearm.core.threat import Threat
 
 
 class Attack(Protocol):

@@ -9,9 +9,10 @@ import typer
 
 import forearm
 from forearm.cli import data, models, train
-from forearm.cli.audit import EPILOG, audit
+from forearm.cli.audit import audit
 from forearm.cli.doctor import doctor
-from forearm.cli.exits import epilog, exit_for
+from forearm.cli.examples import ending
+from forearm.cli.exits import exit_for
 from forearm.cli.protect import protect
 from forearm.cli.report import report
 from forearm.cli.serve import serve
@@ -24,16 +25,16 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
-app.command(epilog=epilog())(protect)
-app.command()(verify)
-app.command()(inspect)
+app.command(epilog=ending("protect"))(protect)
+app.command(epilog=ending("verify"))(verify)
+app.command(epilog=ending("inspect"))(inspect)
 app.add_typer(models.app, name="models")
-app.command(epilog=EPILOG)(audit)
-app.command()(report)
+app.command(epilog=ending("audit"))(audit)
+app.command(epilog=ending("report"))(report)
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
-app.command()(serve)
-app.command()(doctor)
+app.command(epilog=ending("serve"))(serve)
+app.command(epilog=ending("doctor"))(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from forearm.jobs.standings import Standing
 
 NOBODY = "not attacked by anyone who knows it"
-EPILOG = (
-    "Exit codes: 0 every cell is complete; 1 some cells failed, the others are stored; 2 a matrix that cannot be understood; 4 weights are missing "
-    "or changed; 5 the store cannot be written; 130 and 143 stopped by Ctrl-C and SIGTERM after what was in flight: run again to go on."
-)
-
 MatrixFile = Annotated[Path, typer.Argument(help="The matrix in TOML, for example examples/matrix.toml.")]
 StoreFolder = Annotated[Path, typer.Option("--store", "-s", help="Folder of the rows; the same command goes on where it was broken off.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes, of one thread each.")]

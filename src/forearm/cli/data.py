@@ -12,17 +12,19 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from forearm.cli.complete import fetchable
+from forearm.cli.examples import ending
 from forearm.cli.exits import Exit
 
 app = typer.Typer(help="List, check and fetch data sets.", no_args_is_help=True)
 
 
-@app.command("list")
+@app.command("list", epilog=ending("data list"))
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check what was fetched against the sha256 recorded then.")] = False,
 ) -> None:
-    """The data sets by name, and which are here (FOREARM_DATA). With --verify, exit code 1 where one is not as it was fetched."""
+    """List the data sets by name, and which are here (FOREARM_DATA)."""
     from forearm.jobs.data import listing
 
     rows = listing(verify)
@@ -45,14 +47,14 @@ def list_(
         raise typer.Exit(Exit.FAILED)
 
 
-@app.command()
+@app.command(epilog=ending("data fetch"))
 def fetch(
-    name: Annotated[str, typer.Argument(help="A data set of `forearm data list`, for example cifar10.")],
+    name: Annotated[str, typer.Argument(autocompletion=fetchable, help="A data set of `forearm data list`, for example cifar10.")],
     to: Annotated[Path | None, typer.Option(help="The folder that holds the data sets (default: FOREARM_DATA).")] = None,
 ) -> None:
     """Fetch a data set from its publisher, go on where an earlier try broke off, check it, and unpack it into DIR/NAME.
 
-    Where there is no network, put the published file into DIR/NAME by hand and run the same command. Exit code 1 where it cannot be had.
+    Where there is no network, put the published file into DIR/NAME by hand and run the same command.
     """
     from forearm.data.unpack import FetchError
     from forearm.jobs.data import get

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Versions, devices, weights, and what would be slow here and why. Exit code 1 where something is broken."""
+    """Say what this machine has: versions, devices, weights, and what would be slow and why."""
     from forearm.jobs.doctor import examine
 
     findings = list(examine())
@@ -22,7 +23,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
         colours = {"ok": "green", "slow": "yellow", "broken": "red"}
         table = Table("what", "value", "state", "note")
         for f in findings:
-            table.add_row(f.what, f.value, f"[{colours[f.state]}]{f.state}[/]", f.note)
+            table.add_row(f.what, f.value, f"[{colours[f.state]}]{f.state}[/]", escape(f.note))
         Console(width=None if Console().is_terminal else 120).print(table)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)

@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forearm.cli import complete
+from forearm.cli.examples import ending
+
 if TYPE_CHECKING:
     from forearm.models.card import Card, Measured
 
 app = typer.Typer(help="List, show, check and measure models.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="A model: an embedded name, one of the zoo, a card.toml or its folder, or 'KIND=PATH'.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        autocompletion=complete.models, help="A model: an embedded name, one of the zoo, a card.toml or its folder, or 'KIND=PATH'."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("list")
+@app.command("list", epilog=ending("models list"))
 def list_(as_json: Json = False) -> None:
-    """The embedded models, those of the zoo that are here, and the kinds of public checkpoints that 'KIND=PATH' reads."""
+    """List the embedded models, those of the zoo that are here, and the kinds of public checkpoints that 'KIND=PATH' reads."""
     from forearm.models.foreign import FOREIGN
     from forearm.models.load import ALIASES, embedded, locate
     from forearm.models.robustbench import ROBUSTBENCH
@@ -47,9 +55,9 @@ def list_(as_json: Json = False) -> None:
         typer.echo(f"    {kind}{f'  (the name alone, with {file} in FOREARM_DATA)' if file else ''}")
 
 
-@app.command()
+@app.command(epilog=ending("models show"))
 def show(name: Name, as_json: Json = False) -> None:
-    """A model's card."""
+    """Print a model's card: architecture, classes, data, recipe, sha256, and what was measured."""
     from forearm.models.card import card_text
     from forearm.models.load import load_model, locate
 
@@ -57,9 +65,13 @@ def show(name: Name, as_json: Json = False) -> None:
     typer.echo(json.dumps(card.model_dump()) if as_json else card_text(card).rstrip())
 
 
-@app.command()
-def verify(name: Annotated[str | None, typer.Argument(help="A model; all embedded ones and those of the zoo if left out.")] = None) -> None:
-    """Check sha256 and shapes, and run one forward pass. Exit code 1 if any model fails."""
+@app.command(epilog=ending("models verify"))
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=complete.models, help="A model; all embedded ones and those of the zoo if left out.")
+    ] = None,
+) -> None:
+    """Check sha256 and shapes, and run one forward pass."""
     from forearm.errors import ForearmError
     from forearm.jobs.measure import check
     from forearm.models.load import embedded
@@ -79,7 +91,7 @@ def verify(name: Annotated[str | None, typer.Argument(help="A model; all embedde
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(epilog=ending("models measure"))
 def measure(
     name: Name,
     *,
@@ -91,7 +103,7 @@ def measure(
     write: Annotated[bool, typer.Option("--write", help="Add the figures to the model's card.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Clean and PGD accuracy on the test split, with 95 % Wilson intervals."""
+    """Measure clean and PGD accuracy on the test split, with 95 % Wilson intervals."""
     from forearm.jobs import measure as job
 
     def progress(done: int, total: int) -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from forearm.cli.examples import ending
+
 app = typer.Typer(
     help="Train a network: plain, adversarial, by TRADES, by MID or by the challenge's recipe. Resumable: the same command goes on where it stopped.",
     no_args_is_help=True,
@@ -44,7 +46,7 @@ Device = Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU if
 StopAfter = Annotated[int | None, typer.Option(min=1, help="End after this epoch and stay resumable.")]
 
 
-@app.command("standard")
+@app.command("standard", epilog=ending("train standard"))
 def standard(
     recipe: Recipe = None, *, out: Out, data: Data = None, folder: Folder = None, arch: Arch = None, epochs: Epochs = None, batch: Batch = None,
     rate: Rate = None, smoothing: Smoothing = None, augment: Augment = None, seed: Seed = None, examples: Examples = None,
@@ -57,7 +59,7 @@ def standard(
     )  # fmt: skip
 
 
-@app.command("adversarial")
+@app.command("adversarial", epilog=ending("train adversarial"))
 def adversarial(
     recipe: Recipe = None, *, out: Out, threat: Annotated[str | None, typer.Option(help="Threat trained against, for example linf:8/255.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="PGD steps; 0 is N-FGSM.")] = None,
@@ -72,7 +74,7 @@ def adversarial(
     )  # fmt: skip
 
 
-@app.command("trades")
+@app.command("trades", epilog=ending("train trades"))
 def trades(
     recipe: Recipe = None, *, out: Out, threat: Annotated[str | None, typer.Option(help="Threat trained against, for example linf:8/255.")] = None,
     steps: Annotated[int | None, typer.Option(min=0, help="Ascents of the divergence.")] = None,
@@ -88,7 +90,7 @@ def trades(
     )  # fmt: skip
 
 
-@app.command("denoising")
+@app.command("denoising", epilog=ending("train denoising"))
 def denoising(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_denoiser.toml.")] = None, *, out: Out,
     level: Annotated[float | None, typer.Option(help="Most deviation of the noise, where pictures are 0 to 1.")] = None,
@@ -103,7 +105,7 @@ def denoising(
     )  # fmt: skip
 
 
-@app.command("challenge")
+@app.command("challenge", epilog=ending("train challenge"))
 def challenge(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_challenge.toml.")] = None, *, out: Out,
     trunk: Annotated[Path | None, typer.Option(help="Weights file of a pretrained network to begin from.")] = None,
@@ -135,7 +137,7 @@ def challenge(
     typer.echo(f"{out / 'weights.safetensors'}")
 
 
-@app.command("instant")
+@app.command("instant", epilog=ending("train instant"))
 def instant(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/cifar10_instant.toml.")] = None, *, out: Out,
     backbone: Annotated[str | None, typer.Option(help="Whose gradients teach: a name, a card or a folder.")] = None,
@@ -159,7 +161,7 @@ def instant(
     typer.echo(f"{out / 'weights.safetensors'}")
 
 
-@app.command("mid")
+@app.command("mid", epilog=ending("train mid"))
 def mid(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe file in TOML, for example recipes/mnist_mid.toml.")] = None, *, out: Out,
     preset: Annotated[str | None, typer.Option(help="What is not given: published, released, regenerate or adaptive.")] = None,

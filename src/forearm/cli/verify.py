@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from forearm.cli.complete import among, attacks, models
+
 if TYPE_CHECKING:
     from forearm.jobs.verify import Check
 
@@ -19,24 +21,32 @@ if TYPE_CHECKING:
 def verify(
     path: Annotated[str, typer.Argument(help="A folder or address that `forearm protect` wrote, or one armed file.")],
     original: Annotated[str | None, typer.Option(help="The original of one armed file, where no journal knows it.")] = None,
-    attack: Annotated[str, typer.Option(help="The attack on each target, before and after.")] = "pgd(steps=20)",
-    target: Annotated[list[str] | None, typer.Option(help="A target model by name or path; may be given several times.")] = None,
+    attack: Annotated[str, typer.Option(autocompletion=attacks, help="The attack on each target, before and after.")] = "pgd(steps=20)",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(autocompletion=models, help="A target model by name or path; may be given several times (default: embedded ones)."),
+    ] = None,
     threat: Annotated[
         str | None, typer.Option(help="Budget to hold the files to and to attack with (default: what each file was armed for).")
     ] = None,
-    backbone: Annotated[str | None, typer.Option(help="The backbone that the files were armed with, where it is not embedded.")] = None,
-    labeller: Annotated[str | None, typer.Option(help="The labeller, for files whose label no journal knows.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(autocompletion=models, help="The backbone that the files were armed with, where it is not embedded.")
+    ] = None,
+    labeller: Annotated[
+        str | None, typer.Option(autocompletion=models, help="The labeller, for files whose label no journal knows.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda (default: a GPU if there is one).")] = None,
     lpips: Annotated[Path | None, typer.Option(help="Folder with the published LPIPS-Squeeze weights: adds LPIPS to the JSON.")] = None,
     survive: Annotated[
-        str | None, typer.Option(help="Also measure after publishing: web, social, archive, or steps such as 'jpeg:75,resize:1080'.")
+        str | None,
+        typer.Option(
+            autocompletion=among("web", "social", "archive"),
+            help="Also measure after publishing: web, social, archive, or steps such as 'jpeg:75,resize:1080'.",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout instead of the table.")] = False,
 ) -> None:
-    """Measure armed files anew against their originals: budget, label and margin, and targets under attack before and after.
-
-    Exit code 0 where every file is well, 1 where one is not, 2 for what cannot be understood.
-    """
+    """Measure armed files anew against their originals: budget, label and margin, and targets under attack before and after."""
     from forearm.images.objects import is_address
     from forearm.jobs.verify import as_json as to_json
     from forearm.jobs.verify import pairings, verify

@@ -22,10 +22,11 @@ class Cell:
     """Everything that decides the rows of one cell.
 
     contents: what the names stand for: "model=SHA256 ARCH", "backbone=...", "labeller=...", "pictures=SHA256" of the chosen pictures and labels.
-    backbone, labeller, release_threat: of the preemptive defence, "" where the defence has none (or asks no labeller). informed: the attacker uses
-    the defence's `unmask` and `revert`. around: the centre of the attacker's ball. labels: who labels what a preemptive defence hardens.
-    pick: "first" examples of the split, or as many at "even" distances (for data sets that lie sorted by class). source: the model that the attacker
-    takes for the victim (transfer), in contents as "source=..."; "" for one who has the victim itself.
+    backbone (several as in "a+b": then "backbone 2=..." and so on are in contents too), labeller, release_threat: of the preemptive defence, "" where
+    the defence has none (or asks no labeller). informed: the attacker uses the defence's `unmask` and `revert`. around: the centre of his ball.
+    labels: who labels what a preemptive defence hardens. pick: "first" examples of the split, or as many at "even" distances (for data sets that lie
+    sorted by class). source: the model that the attacker takes for the victim (transfer), in contents as "source=..."; "" for one who has the victim
+    itself.
     """
 
     dataset: str
@@ -71,6 +72,12 @@ class Cell:
     def __str__(self) -> str:
         worn = "" if self.wear == "none" else f", worn by {self.wear}"
         return f"{self.dataset}: {self.model}, {self.defense}{worn}, {self.told}, {self.threat}{', informed' if self.informed else ''}"
+
+
+def backbones(spec: str) -> tuple[tuple[str, str], ...]:
+    """The role and the name of each backbone in "a+b+c": ("backbone", a), ("backbone 2", b), ...; nothing for ""."""
+    names = [name.strip() for name in spec.split("+")] if spec else []
+    return tuple(("backbone" if k == 1 else f"backbone {k}", name) for k, name in enumerate(names, 1))
 
 
 def canonical(values: Mapping[str, Any]) -> str:

@@ -30,8 +30,9 @@ from forearm.core.precision import fast, folded, verdict
 from forearm.core.quantize import levels, release
 from forearm.core.threat import Threat
 from forearm.core.view import View
-from forearm.errors import BudgetError
-from forearm.evaluate.cell import BLOCK, Cell
+from forearm.defenses.preemptive.ensemble import Ensemble
+from forearm.errors import BudgetError, SpecError
+from forearm.evaluate.cell import BLOCK, Cell, backbones
 from forearm.evaluate.chosen import Chosen
 from forearm.evaluate.defense import Backbone, Defense, defense, preemptive_part
 from forearm.evaluate.lanes import LANES, Lanes
@@ -237,8 +238,14 @@ def _sum_of(cell: Cell, role: str) -> str:
 def _defense(cell: Cell) -> Defense:
     if not cell.backbone:
         return defense(cell.defense)
-    sha256 = _sum_of(cell, "backbone")
-    backbone = Backbone(_twin(cell.backbone, sha256), _loaded(cell.backbone, sha256).size)
+    members = [(name, _sum_of(cell, role)) for role, name in backbones(cell.backbone)]
+    sides = {_loaded(*member).size for member in members}
+    if len(sides) > 1:
+        raise SpecError(
+            f"backbone: got {cell.backbone!r}, for pictures of several sizes; one size, for example 'cifar10_backbone+cifar10_preact'"
+        )
+    twins = tuple(_twin(*member) for member in members)
+    backbone = Backbone(Ensemble(twins) if len(twins) > 1 else twins[0], sides.pop())
     return defense(cell.defense, backbone, Threat.parse(cell.release_threat))
 
 
@@ -246,8 +253,8 @@ def _labels(cell: Cell, x: Tensor, y: Tensor) -> Tensor:
     """What the preemptive defence hardens each picture towards."""
     if cell.labels == "given":
         return y
-    role = "labeller" if cell.labels == "decoupled" else "backbone"
-    model = _loaded(getattr(cell, role), _sum_of(cell, role))
+    role, name = ("labeller", cell.labeller) if cell.labels == "decoupled" else backbones(cell.backbone)[0]
+    model = _loaded(name, _sum_of(cell, role))
     _, logits = verdict(Lanes(_seen(model, x.shape, model.size, channels_of(model))), x, y)
     return logits.argmax(1)
 

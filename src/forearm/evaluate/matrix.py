@@ -18,7 +18,7 @@ from forearm.core.channel import CHANNELS
 from forearm.core.threat import Threat
 from forearm.data.sets import DATASETS
 from forearm.errors import ForearmError, SpecError
-from forearm.evaluate.cell import Cell
+from forearm.evaluate.cell import Cell, backbones
 from forearm.evaluate.chosen import Sources, content, full_name
 from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec, students
 from forearm.models.load import PAIRS, SMALL
@@ -133,9 +133,9 @@ def _cell(
     if preemptive_part(defense) != "none":
         pair = PAIRS[max(pictures.pixels.shape[2:]) <= SMALL]
         release = str(replace(Threat.parse(matrix.setting(grid, "release_threat", threat)), targeted=False))
-        backbone = full_name(matrix.setting(grid, "backbone", pair[0]))
+        backbone = "+".join(full_name(name) for _, name in backbones(matrix.setting(grid, "backbone", pair[0])))
         labeller = full_name(matrix.setting(grid, "labeller", pair[1])) if labels == "decoupled" else ""
-        for role, name in (("backbone", backbone), ("labeller", labeller)):
+        for role, name in (*backbones(backbone), ("labeller", labeller)):
             if name:
                 contents.append(content(role, sources.card(name)))
                 _same_classes(name, len(sources.card(name).classes), dataset, len(pictures.classes))

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from forearm.core.gradients import Classifier
 from forearm.core.losses import margin
 from forearm.core.noise import Noise
 from forearm.core.norms import LINF
-from forearm.core.precision import fast
 from forearm.core.publishing import family, spelled
 from forearm.core.quality import psnr, ssim
 from forearm.core.quantize import release
@@ -31,9 +29,8 @@ from forearm.errors import InputError, SpecError
 from forearm.evaluate.defense import students
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.bounds import Bounds, largest
-from forearm.models.card import Card
-from forearm.models.instant import Writer, load_writer
-from forearm.models.load import PAIRS, SMALL, load_model
+from forearm.jobs.pair import Pair
+from forearm.models.load import PAIRS, SMALL
 from forearm.registry import accepts, bind
 
 STRENGTHS = {  # threats of small pictures and of photos. At 12/255 a picture of 32 pixels still passes for itself, at 16/255 it is grainy
@@ -41,51 +38,6 @@ STRENGTHS = {  # threats of small pictures and of photos. At 12/255 a picture of
     "balanced": {True: "linf:8/255", False: "linf:4/255"},  # what the embedded pairs were trained for
     "strong": {True: "linf:12/255", False: "linf:8/255"},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """A loaded model with its card."""
-
-    model: nn.Module
-    card: Card
-
-    @classmethod
-    def load(cls, name: str, device: str) -> Role:
-        model = load_model(name, device=device)
-        return cls(model, model.card)
-
-    def view(self, x: Tensor) -> View:
-        """The model as it sees pictures of x's size."""
-        return View.of(self.model, x.shape[2], x.shape[3], self.card.size)
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A backbone, its fast twin for gradients, the labeller, the threat to arm against, and where the defence needs one a network that writes changes."""
-
-    backbone: Role
-    twin: Classifier
-    labeller: Role
-    threat: Threat
-    writer: Writer | None = None
-
-    @classmethod
-    def load(cls, backbone: str, labeller: str, threat: str, device: str, writer: str | None = None) -> Pair:
-        own = Role.load(backbone, device)
-        other = own if labeller == "backbone" else Role.load(labeller, device)
-        if own.card.classes != other.card.classes:
-            raise SpecError(
-                f"labeller: {other.card.name!r} knows other classes than the backbone {own.card.name!r}; "
-                "two models of the same classes, for example backbone 'photo_backbone' and labeller 'photo_labeller'"
-            )
-        writes = None if writer is None else load_writer(writer, device)
-        if writes is not None and writes.card.classes != own.card.classes:
-            raise SpecError(
-                f"instant: {writes.card.name!r} was trained for other classes than the backbone {own.card.name!r} of pictures of this size; "
-                "pictures of up to 64 pixels, another network \"instant(writer='...')\", or the defence 'mspd'"
-            )
-        return cls(own, fast(own.model), other, Threat.parse(threat), writes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +87,8 @@ class Armory:
         """An armoury by names.
 
         `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded pair for the
-        picture's size; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
+        picture's size; several backbones, as in "cifar10_backbone+cifar10_preact", are one `Ensemble`, whose first is what labels and is measured
+        as the backbone; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
         and the backbone labels it instead. `strength` names a threat for each size of picture instead of `threat` (`STRENGTHS`); `survive`
         publishing chains that the copies of the defence are seen through (`core.publishing`). With `min_psnr` (dB) or `max_lpips` (with the
         weights' folder `lpips`) each picture gets the largest budget up to the threat, in levels of 1/255, at which its release keeps them;
@@ -175,8 +128,8 @@ class Armory:
         known: dict[str, str | int | float] = {
             "defense": self.defense,
             "threat": str(pair.threat),
-            "backbone": pair.backbone.card.name,
-            "backbone_sha256": pair.backbone.card.sha256,
+            "backbone": pair.armed_on(lambda card: card.name),
+            "backbone_sha256": pair.armed_on(lambda card: card.sha256),
             "labeller": pair.labeller.card.name,
             "labeller_sha256": pair.labeller.card.sha256,
             "threshold": self.threshold,

@@ -16,7 +16,7 @@ from forearm.errors import ForearmError
 from forearm.models.load import embedded, load_model
 
 NEEDED = ("torch", "numpy", "pillow", "safetensors", "typer", "pydantic", "polars")
-EXTRAS = {"matplotlib": "report", "timm": "zoo", "scikit-image": "demo"}
+EXTRAS = {"matplotlib": "report", "fastapi": "service", "timm": "zoo", "s3fs": "cloud", "ray": "ray", "scikit-image": "demo"}
 
 
 @dataclass(frozen=True, slots=True)

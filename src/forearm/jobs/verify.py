@@ -25,7 +25,8 @@ from forearm.images.codec import decode
 from forearm.images.journal import History, journal_path, journals, read_all
 from forearm.images.picture import Picture
 from forearm.images.provenance import tag_of
-from forearm.jobs.armory import Armory, Role, as_tensor, content_id
+from forearm.jobs.armory import Armory, as_tensor, content_id
+from forearm.jobs.pair import Role
 from forearm.models.load import SMALL, embedded
 from forearm.registry import bind
 

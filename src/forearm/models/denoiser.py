@@ -18,8 +18,8 @@ class HalvingEncoder(nn.Module):
         self.conv3 = nn.Conv2d(2 * width, 2 * width, 3, 1, 1)
 
     def forward(self, x: Tensor) -> Code:
-        out = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return Code(F.relu(self.conv3(out)))
+        out = F.gelu(self.conv2(F.gelu(self.conv1(x))))
+        return Code(F.gelu(self.conv3(out)))
 
 
 class DoublingDecoder(nn.Module):
@@ -31,7 +31,7 @@ class DoublingDecoder(nn.Module):
         self.conv = nn.Conv2d(width, channels, 3, 1, 1)
 
     def forward(self, code: Code) -> Tensor:
-        pictures: Tensor = self.conv(F.relu(self.up(code.features)))
+        pictures: Tensor = self.conv(F.gelu(self.up(code.features)))
         return pictures
 
 

@@ -16,7 +16,8 @@ from forearm.core.threat import Threat
 from forearm.errors import InputError, SpecError
 from forearm.images.picture import Picture
 from forearm.images.provenance import Tag
-from forearm.jobs.armory import Armory, Role, as_tensor, content_id
+from forearm.jobs.armory import Armory, as_tensor, content_id
+from forearm.jobs.pair import Role
 from forearm.jobs.verify import TARGETS, Check, Target
 from forearm.models.load import SMALL
 from forearm.registry import bind

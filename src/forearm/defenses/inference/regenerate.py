@@ -22,11 +22,11 @@ class Regenerating(Protocol):
 def regenerate(model: nn.Module, *, student: Regenerating | None = None) -> nn.Module:
     """`model` on regenerated pictures, f(Dt(Es(x))): `n c h w` in [0, 1] -> logits `n k`.
 
-    `student`: an autoencoder, of which a frozen copy in eval mode is taken; in a defence's spec and in a matrix it is the name of a trained one, a
-    model as `load_model` knows it: "regenerate(student='checkpoints/mnist_mid')". The copy goes where the model goes (device and type) and is no
-    part of its weights: the state dict is the model's alone. It hides no gradient, so an attacker who knows it differentiates it as it is. SpecError
-    for what cannot regenerate. Cost: a pass of the student's encoder, of its decoder and of the model. Source: arXiv 2404.03340, the regenerated
-    image, there shown and not classified by others.
+    `student`: an autoencoder (a student of MID, or a denoiser), of which a frozen copy in eval mode is taken; in a defence's spec and in a matrix it is
+    the name of a trained one, a model as `load_model` knows it: "regenerate(student='checkpoints/mnist_mid')". The copy goes where the model goes
+    (device and type) and is no part of its weights: the state dict is the model's alone. It hides no gradient, so an attacker who knows it
+    differentiates it as it is. SpecError for what cannot regenerate. Cost: a pass of the student's encoder, of its decoder and of the model.
+    Source: arXiv 2404.03340, the regenerated image, there shown and not classified by others; Meng and Chen, CCS 2017, for denoisers.
     """
     if student is None or not callable(getattr(student, "regenerate", None)):
         raise SpecError(

@@ -25,7 +25,7 @@ _PAD = "Xie et al., ICLR 2018 (arXiv 1711.01991); as in Pei et al., arXiv 2205.1
 _GUO = "Guo et al., ICLR 2018 (arXiv 1711.00117)"
 _XU = "Xu et al., NDSS 2018 (arXiv 1704.01155)"
 _LIU = "Liu et al., ECCV 2018 (arXiv 1712.00673), at the pictures alone"
-_MID = "MID: Zhang et al., arXiv 2404.03340 (TPAMI 2024); `forearm train mid` makes the student"
+_MID = "MID: Zhang et al., arXiv 2404.03340 (TPAMI 2024), with `forearm train mid`; MagNet: Meng and Chen, CCS 2017, with `forearm train denoising`"
 _ANTI = "Alfarra et al., AAAI 2022 (arXiv 2103.14347)"
 
 INFERENCE: dict[str, Inference] = {
