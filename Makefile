@@ -2,9 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus mspd_ablation mspd_reversion mspd_purifiers mspd_lemmas working_size protect_folder masking_verdict audit_resume gcm_table together challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
+CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus mspd_ablation mspd_reversion mspd_purifiers mspd_lemmas working_size protect_folder ray_driver masking_verdict audit_resume gcm_table together challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
 # These need other libraries beside ours; their docstrings say which.
-RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests
+RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests ray_identical ray_overhead
 
 .PHONY: demo test test-slow test-page test-ray wheel test-wheel man lint types docs benchmarks rivals clean
 
@@ -61,7 +61,7 @@ benchmarks: $(VENV)/.dev     ## every claim; most of a day on two cores
 	$(BIN)/python benchmarks/tables.py --write
 
 rivals: $(VENV)/.dev         ## the claims that are measured beside other libraries
-	$(BIN)/pip install --quiet --constraint constraints.txt foolbox pyautoattack schemathesis
+	$(BIN)/pip install --quiet --constraint constraints.txt foolbox pyautoattack schemathesis --editable ".[ray,cloud]"
 	$(BIN)/pip install --quiet --no-deps torchattacks
 	for claim in $(RIVALS); do $(BIN)/python benchmarks/$$claim.py || exit 1; done
 	$(BIN)/python benchmarks/tables.py --write

@@ -37,6 +37,7 @@ PART = 50  # pictures of a unit
 ATTACK, THREAT = "pgd(steps=20, stop=True)", Threat.parse("linf:8/255")
 BACKBONE = "cifar10_backbone"
 TARGETS = (BACKBONE, "resnet2b", "cnn_a_adv4", "cifar10_preact")
+NATURAL = ("cifar10_labeller", "resnet20_a", "resnet56_a")
 
 Cell = dict[str, Any]  # {"verdicts": target -> [[right, right under attack], ...], "psnr": [...], "seconds": ...}
 
@@ -67,9 +68,7 @@ class Stand:
                 absent.append(name)
                 print(f"left out: {name} ({error})", flush=True)
                 continue
-            kind = (
-                "backbone" if name == BACKBONE else "natural" if name.startswith(("resnet20", "resnet56", "cifar10_labeller")) else "robust"
-            )
+            kind = "backbone" if name == BACKBONE else "natural" if name in NATURAL else "robust"
             sources[name], sums[name] = Target.plain(name, kind, model), model.card.sha256
         labeller = forearm.load_model("labeller")
         targets = {name: source for name, source in sources.items() if name in names}
@@ -86,7 +85,8 @@ class Stand:
     def ids(self, start: int) -> Tensor:
         return torch.arange(len(self.x))[self.span(start)]
 
-    def _file(self, folder: Path, what: str, start: int, nets: tuple[str, ...], suffix: str) -> Path:
+    def kept_file(self, folder: Path, what: str, start: int, nets: tuple[str, ...], suffix: str) -> Path:
+        """Where something about a unit is kept: its name holds all that decides it."""
         span = self.span(start)
         shown = hashlib.sha256(levels(self.x[span]).numpy().tobytes() + self.y[span].numpy().tobytes()).hexdigest()
         key = json.dumps([what, start, shown, [self.sums[name] for name in (*nets, "labeller")]])
@@ -97,7 +97,7 @@ class Stand:
         span = self.span(start)
         if spec == "none":
             return self.x[span]
-        path = self._file(RUNS / "mspd_cells", f"{spec} {threat}", start, (backbone,), ".npy")
+        path = self.kept_file(RUNS / "mspd_cells", f"{spec} {threat}", start, (backbone,), ".npy")
         if not path.exists():
             made = releases(spec, self.sources[backbone].twin, self.x[span], self.said[span], self.ids(start), threat, None)
             whole = BytesIO()
@@ -132,7 +132,7 @@ Rows = Mapping[str, Row]
 
 def cell_file(stand: Stand, row: Row, start: int) -> Path:
     """Where a unit's verdicts are kept."""
-    return stand._file(stand.folder, row.what, start, tuple(stand.targets), ".json")
+    return stand.kept_file(stand.folder, row.what, start, tuple(stand.targets), ".json")
 
 
 def run(stand: Stand, rows: Rows, minutes: float) -> None:

@@ -29,6 +29,7 @@ from forearm.defenses.preemptive.mcgs import mcgs
 from mspd_gain import labels_of
 
 AT_ONCE, BATCH, SEED = 250, 50, 1
+COUNT, EPOCHS = 2000, 6  # pairs, and how often each is seen
 
 
 class Remover(nn.Module):
@@ -73,7 +74,7 @@ def pairs(folder: Path, backbone: str, count: int, threat: Threat) -> tuple[Tens
     return x, torch.cat(made)
 
 
-def learned(folder: Path, backbone: str, threat: Threat, count: int = 2000, epochs: int = 6) -> Remover:
+def learned(folder: Path, backbone: str, threat: Threat, count: int = COUNT, epochs: int = EPOCHS) -> Remover:
     """The remover trained on `count` pairs of this backbone, from its last epoch on; its weights are those of a run in one piece."""
     x, armed = pairs(folder, backbone, count, threat)
     with torch.random.fork_rng(devices=[]):

@@ -41,7 +41,7 @@ from forearm.defenses.preemptive.reversion import revert
 from forearm.models.instant import load_writer
 from forearm.registry import bind
 from mspd_cells import ATTACK, BACKBONE, FIGURES, THREAT, Cell, Row, Stand, collected, compared, missing, run, verdicts_of
-from mspd_remover import learned
+from mspd_remover import COUNT, EPOCHS, learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,14 +127,18 @@ def rows_of(stand: Stand) -> dict[str, Row]:
     rows[COUNTED] = Row("revert, counted", counted)
     rows |= {f"purifies, {name}": Row(f"purify {spec}", partial(purified, spec, "mspd")) for name, spec in PURIFIERS.items()}
     rows[OWN] = Row("instant", subtracted)
-    rows |= {name: Row(f"remover {net}", partial(unlearned, net, "mspd"), True) for name, net in PAIRS.items() if net in stand.sources}
+    rows |= {
+        name: Row(f"remover {net} {COUNT} {EPOCHS}", partial(unlearned, net, "mspd"), True)
+        for name, net in PAIRS.items()
+        if net in stand.sources
+    }
     everything = "reverts, knows everything"
     rows[everything + ALIKE] = Row(
         "revert bare", lambda stand, start: cell_of(stand, start, GUESSES[everything].undo(stand, start, "none"))
     )
     rows |= {f"purifies, {name}{ALIKE}": Row(f"purify bare {spec}", partial(purified, spec, "none")) for name, spec in PURIFIERS.items()}
     first = next(iter(PAIRS))
-    return rows | {first + ALIKE: Row(f"remover bare {PAIRS[first]}", partial(unlearned, PAIRS[first], "none"), True)}
+    return rows | {first + ALIKE: Row(f"remover bare {PAIRS[first]} {COUNT} {EPOCHS}", partial(unlearned, PAIRS[first], "none"), True)}
 
 
 def summed(stand: Stand, rows: dict[str, Row]) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def draw(attackers: dict[str, Any]) -> None:
     axis.axvline(0, color="black", lw=0.8)
     axis.grid(axis="x", lw=0.3)
     axis.set_xlabel("PGD-20 accuracy, points above the undefended picture (paired, 95 %)", fontsize=8)
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
     figure.tight_layout()
     FIGURES.mkdir(parents=True, exist_ok=True)
     figure.savefig(FIGURES / "mspd_reversion.png", dpi=90)

@@ -3,7 +3,7 @@
 Its workers are played by this process, and the time that they take is taken off: what is left is what a run cannot spread over workers. Each photo is
 hashed, sent out with its block, journalled and written, each with its own sync; the workers change every pixel by a level at most and encode. Against it
 stands what a worker needs for a photo (`benchmarks/results/protect_folder.json`: processor seconds of a photo of 0.2 to 12 megapixels). Also told:
-what a rerun needs to find a photo done, what listing needs, and memory. All of it goes into the plan of docs/scale.md.
+what a rerun needs to find a photo done (seconds, and memory at the peak), and what listing needs. All of it goes into the plan of docs/scale.md.
 
     OMP_NUM_THREADS=1 python benchmarks/ray_driver.py [--photos 1000] [--names 50000]
 """
@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -99,13 +100,16 @@ def main() -> None:
         job = ProtectJob((scratch / "in",), scratch / "out", jobs=1)
         hands = Played(Bench(job, Fake()))
         with hands.bench.crew:
-            before, began = resident(), time.perf_counter()
+            began = time.perf_counter()
             summary = protect(job, Fake(), hands=hands)
             first = (time.perf_counter() - began - hands.seconds) / given.photos
-            grown = (resident() - before) / given.photos
         began = time.perf_counter()
         again = protect(job, Fake(), hands=hands)
         rerun = (time.perf_counter() - began) / given.photos
+        tracemalloc.start()  # in a run of its own, which it slows
+        protect(job, Fake(), hands=hands)
+        grown = tracemalloc.get_traced_memory()[1] / given.photos
+        tracemalloc.stop()
         written = sum(path.stat().st_size for path in (scratch / "out").glob("*.jpg"))
         listed, named = list_names(scratch / "names", given.names)
     record(

@@ -201,3 +201,10 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path) -> None:
     protect(ProtectJob((tmp_path / "in",), tmp_path / "out", jobs=1), Fake())
     protect(ProtectJob((tmp_path / "in",), tmp_path / "whole", jobs=1), Fake())
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_a_cluster_of_its_own_works_at_the_priority_of_this_process() -> None:
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with Fleet[int](None, 1) as fleet:
+        fleet.submit(0, os.nice, 0)
+        assert fleet.answers() == [(0, os.nice(0))]

@@ -64,7 +64,7 @@ def stand(scripts: SimpleNamespace, folder: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(getattr(scripts, study), "FIGURES", folder)
     x = torch.randint(60, 196, (N, 3, SIDE, SIDE), generator=torch.Generator().manual_seed(0)).float() / 255
     names = (*NETS, *more)
-    kinds = {name: "natural" if name.startswith(("resnet20", "resnet56", "cifar10_labeller")) else "robust" for name in names}
+    kinds = {name: "natural" if name in scripts.cells.NATURAL else "robust" for name in names}
     kinds[scripts.cells.BACKBONE] = "backbone"
     models = {name: linear(seed) for seed, name in enumerate(names)}
     targets = {name: scripts.gain.Target(name, kinds[name], models[name], models[name]) for name in names}
