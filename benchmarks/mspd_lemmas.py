@@ -184,14 +184,19 @@ def draw(lemmas: dict[str, Any]) -> None:
     figure, axes = plt.subplots(2, 2, figsize=(9.6, 7.2))
     one, two, three, four = axes.flat
     colours = {"backbone": "tab:gray", "robust": "tab:blue", "natural": "tab:orange"}
-    for name, row in lemmas["1"]["targets"].items():
+    for place, (name, row) in enumerate(lemmas["1"]["targets"].items()):
         gain = row["gain"]
         if row["kind"] != "backbone":
             ends = [[100 * (gain["value"] - gain["interval"][0])], [100 * (gain["interval"][1] - gain["value"])]]
             one.errorbar([row["cosine"]], [100 * gain["value"]], yerr=ends, fmt="o", ms=4, lw=1, capsize=2, color=colours[row["kind"]])
             one.annotate(
-                name.replace("cifar10_", ""), (row["cosine"], 100 * gain["value"]), fontsize=7, xytext=(3, 3), textcoords="offset points"
+                name.replace("cifar10_", ""),
+                (row["cosine"], 100 * gain["value"]),
+                fontsize=7,
+                xytext=(4, 4 if place % 2 else -9),
+                textcoords="offset points",
             )
+    one.margins(x=0.14)
     one.set(xlabel="cosine of input gradients with the backbone's", ylabel="gain, points of PGD-20 accuracy")
     one.set_title("1: agreement and gain, by target", fontsize=9)
     for who, colour in (("backbone", "tab:gray"), ("held out", "tab:blue")):
@@ -201,7 +206,9 @@ def draw(lemmas: dict[str, Any]) -> None:
             two.plot(EPOCHS, [grid[key] for key in row], style, marker="o", ms=3, color=colour, label=f"{who}, {kind}")
     two.set(xlabel="epochs (of each, where there are both)", ylabel="cross-entropy under PGD-10")
     two.set_title("2: forward and backward epochs", fontsize=9)
-    two.legend(fontsize=6.5)
+    bottom, top = two.get_ylim()
+    two.set_ylim(bottom, top + 0.6 * (top - bottom))
+    two.legend(fontsize=6.5, loc="upper right")
     for name, style in (("forward epoch", "-"), ("release", "--")):
         values = lemmas["3"][name]["variance"]
         three.loglog(
@@ -232,7 +239,7 @@ def draw(lemmas: dict[str, Any]) -> None:
         axis.grid(lw=0.3)
     figure.tight_layout()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    figure.savefig(FIGURES / "mspd_lemmas.png", dpi=85)
+    figure.savefig(FIGURES / "mspd_lemmas.png", dpi=76)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from forearm.engines.ray import AHEAD
+from forearm.jobs.remote import BLOCK
 from forearm.models.load import embedded, locate
 from forearm.models.zoo import zoo
 
@@ -737,7 +739,7 @@ DAYS = 30
 CORES = 32  # of a machine
 PRICE = 0.04  # US dollars for a core and an hour; a price of your own goes here
 PART = 250_000  # pictures of one run: a shard, or a folder
-HELD = 32  # pictures with a Ray worker at a time: two blocks of 16
+HELD = AHEAD * BLOCK  # pictures with a Ray worker at a time
 
 
 def needs() -> dict[str, float]:
@@ -780,7 +782,7 @@ def drivers() -> str:
             "planned, hashed, journalled and written by one run, whatever its workers do",
         ],
         [f"{PLANNED * d['seconds_a_photo'] / 86400:.1f} days", "of that for 100 million pictures in one run; parts run side by side"],
-        *([f"{seconds / d['seconds_a_photo']:,.0f} workers", f"of {name}: what one run keeps busy"] for name, seconds in needs().items()),
+        *([f"workers: {seconds / d['seconds_a_photo']:,.0f}", f"that one run keeps busy with {name}"] for name, seconds in needs().items()),
         [
             f"{PLANNED * d['memory_a_name'] / 2**30:,.0f} GiB",
             "to list 100 million names at once, which every shard of one folder does: too much",
@@ -806,6 +808,16 @@ def losses() -> str:
     return markdown([*head, "a run killed at its end, of its work"], body)
 
 
+def busy(r: dict[str, Any]) -> str:
+    """A sentence where other work was going on while something was measured."""
+    load, cores = r["machine"]["load_at_end"], r["machine"]["cores"]
+    return (
+        f" The machine was busy with other work meanwhile (load {load:.1f} on {cores} cores), so take the rounds' spread seriously."
+        if load > 2 * cores
+        else ""
+    )
+
+
 def load() -> str:
     """The service's throughput and latency by clients, beside its engine's."""
     r = result("service_load")
@@ -813,13 +825,13 @@ def load() -> str:
     said = (
         f"With 16 clients the service arms {r['value']:.2f} times as many photos a second as its engine alone (median of rounds; least {low:.2f}, "
         f"greatest {high:.2f}; n = {r['n']}); the engine alone arms {engine:.2f} a second on that machine. The bar of {r['at_least']:g} is "
-        f"{'met' if r['holds'] else '**missed**'}."
+        f"{'met' if r['holds'] else '**missed**'}.{busy(r)}"
     )
     body = [
         [clients, f"{row['per_second']:.2f}", f"{row['p50']:.2f} s", f"{row['p99']:.2f} s", str(row["n"])]
         for clients, row in r["details"]["by_clients"].items()
     ]
-    return f"{said}\n\n{markdown(['clients', 'photos a second', 'median', '99th percentile', 'n'], body)}"
+    return f"{said}\n\n{markdown(['clients', 'photos a second', 'median', '99th percentile (below n = 100: the greatest)', 'n'], body)}"
 
 
 def hostile() -> str:

@@ -4,7 +4,7 @@
 one attacker more: he knows GCM and not MSPD's settings, so he takes the bare model's gradient around what was released. The worst case is over all
 attackers. Needs the data sets in FOREARM_DATA. A run that was broken off goes on with the same command.
 
-    python benchmarks/together.py [--examples 200] [--photos 100] [--jobs 2]
+    python benchmarks/together.py [--examples 200] [--photos 100] [--jobs 2] [--models cifar10_backbone resnet2b]
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ from gcm_table import ROOT, Only, make, paired, rate, short
 
 STORE = ROOT / "runs" / "together"
 BOTH = "mspd+conceal"
-KINDS = {"cifar10_backbone": "robust, MSPD's backbone", "resnet2b": "robust", "photo_target": "robust"}  # all others: natural
+KINDS = {  # how each was trained
+    "cifar10_backbone": "robust, MSPD's backbone",
+    "cifar10_labeller": "natural",
+    "resnet2b": "robust",
+    "photo_target": "robust",
+    "photo_labeller": "natural",
+}
 AROUND = ("known_pgd", "known_apgd")  # GCM is known, the release is not reverted
 
 
-def combined(examples: int, count: int) -> tuple[Matrix, list[Cell]]:
-    """The matrix with so many CIFAR-10 images and photos and one more robust net, and the cells of who knows GCM alone."""
+def combined(examples: int, count: int, models: Iterable[str] = tuple(KINDS)) -> tuple[Matrix, list[Cell]]:
+    """The matrix with so many CIFAR-10 images and photos and one more robust net, of `models` alone; and the cells of who knows GCM alone."""
     matrix = read_matrix(ROOT / "examples" / "together.toml")
     foreign = f"resnet2b={sets.root() / 'cifar10_weights' / 'abcrown' / 'resnet2b.pth'}"
     small, large = matrix.grid
@@ -40,7 +46,8 @@ def combined(examples: int, count: int) -> tuple[Matrix, list[Cell]]:
         small.model_copy(update={"models": [*small.models, foreign], "examples": examples}),
         large.model_copy(update={"examples": count}),
     ]
-    matrix = matrix.model_copy(update={"grid": grids})
+    kept = [grid.model_copy(update={"models": [name for name in grid.models if name.partition("=")[0] in models]}) for grid in grids]
+    matrix = matrix.model_copy(update={"grid": [grid for grid in kept if grid.models]})
     return matrix, around_cells(cells(matrix, Sources()))
 
 
@@ -92,8 +99,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200, help="CIFAR-10 test pictures")
     parser.add_argument("--photos", type=int, default=100, help="held-out photos")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--models", nargs="+", default=[*KINDS], choices=[*KINDS], help="these alone")
     given = parser.parse_args()
-    store, (matrix, around) = Store(STORE), combined(given.examples, given.photos)
+    store, (matrix, around) = Store(STORE), combined(given.examples, given.photos, given.models)
     make(matrix, around, store, given.jobs)
     details = findings(store, (*cells(matrix, Sources()), *around))
     added = [made["above the same without GCM"] for row in details.values() for name, made in row["defenses"].items() if "conceal" in name]
@@ -103,7 +111,7 @@ def main() -> None:
         "in the worst case over attackers who know and who do not, GCM adds nothing: neither to a bare model nor to MSPD, robust or natural",
         100 * abs(most["value"]),
         "points of worst-case robust accuracy that GCM changes, the most over models, with MSPD and without",
-        n=given.examples + given.photos,
+        n=sum({row["data"]: row["defenses"]["none"]["worst"]["n"] for row in details.values()}.values()),
         at_most=1.0,
         holds=all(one["interval"][0] <= 0.0 <= one["interval"][1] for one in added),
         details=details,
