@@ -21,6 +21,7 @@ SMALL = [
     "cnn_a",
     "convnext(width=8, depths=(1, 1), scale=0.5)",
     "convnext_cifar(width=8, depths=(1, 1))",
+    "denoiser(width=4)",
     "instant(width=4)",
     "lenet(channels=3, side=32)",
     "lenet_autoencoder(channels=3, side=32)",

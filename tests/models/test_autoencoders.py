@@ -15,6 +15,7 @@ from forearm.models.blocks import channels_of
 from forearm.registry import bind
 
 NETS = {  # arch -> the side of its pictures, their channels, the features' shape
+    "denoiser(width=8)": (32, 3, (16, 16, 16)),
     "lenet_autoencoder": (28, 1, (64, 7, 7)),
     "resnet_autoencoder(width=4, blocks=(1, 1, 1, 1))": (32, 3, (32, 4, 4)),
     "vit_autoencoder(width=16, depth=1, heads=2, patch=16)": (224, 3, (16, 14, 14)),
