@@ -43,7 +43,11 @@ from mid_columns import (
 
 NETS: dict[str, dict[str, Any]] = {
     "published": {},
-    "regenerate": {"preset": "regenerate", "order": "none", "epochs": 9},  # three times the epochs; the order has nothing to do with pictures
+    "regenerate": {
+        "preset": "regenerate",
+        "order": "none",
+        "epochs": 9,
+    },  # three times the epochs; the order has nothing to do with pictures
     "adaptive": {"preset": "adaptive", "members": ("pgd(steps=7)", "targeted:pgd(steps=7)", "mi_fgsm(steps=7)")},
     "released": {"preset": "released"},
     "erm": {"order": "none", "adversarial": 0.0, "cyclic": 0.0},
