@@ -5,9 +5,10 @@ MNIST, Linf 0.3 (two L2 attacks at 2.0), a LeNet of a quarter of the published w
 pictures. Variants of MID, all with attacks on the student itself: `adaptive`, the preset (three attacks in each step, second order, pixel term, random
 start); the others start from the teacher and have no more than two attacks: `first`, first order; `light`, no meta-gradient; `agreement`, as that with
 the KL of TRADES between the student's own clean and attacked answers; `refreshed`, as `light` with attacks on the student as each epoch began; `single`,
-one attack of 10 steps and the clean pictures, with the adversarial consistency; `label`, as that without any consistency. Controls: `pgd_at`, PGD with
-10 steps from the target's weights, and `pgd_at_cold`, from random ones, which at this radius may not leave the constant answer. Which variant is the best
-is decided on training pictures that no net was trained on, by accuracy under PGD with 20 steps; the claim is then about test pictures and `pgd_at`.
+one attack of 10 steps and the clean pictures, with the adversarial consistency. Controls, which have no term of MID: `label`, as `single` with labels alone,
+which is adversarial training on attacked and clean pictures; `pgd_at`, PGD with 10 steps from the target's weights, and `pgd_at_cold`, from random ones, on
+attacked pictures alone, which at this radius may not leave the constant answer. Which variant and which control is the best is decided on training
+pictures that no net was trained on, by accuracy under PGD with 20 steps; the claim is then about these two on test pictures.
 All are in the table, and their curves over the time in docs/pictures/mid_adaptive.png.
 
     FOREARM_DATA=... python benchmarks/mid_adaptive.py [--seconds 120] [--examples 200] [--strong 100] [--seeds 1] [--minutes 25]
@@ -42,7 +43,8 @@ from forearm.registry import bind
 from mid_columns import PICTURES, ROOT, Asked, Clock, Ground, Over, attack, judged, mean_flags, over_seeds, paired
 from mid_mnist import unknown
 
-CONTROL, COLD = "pgd_at", "pgd_at_cold"
+CONTROL, COLD, MIXED = "pgd_at", "pgd_at_cold", "label"
+CONTROLS = (CONTROL, MIXED, COLD)  # adversarial training, without any term of MID
 THREE = ("pgd(steps=7)", "targeted:pgd(steps=7)", "mi_fgsm(steps=7)")
 TWO: dict[str, Any] = {"preset": "adaptive", "members": ("pgd(steps=7)", "mi_fgsm(steps=5)"), "start": "teacher", "pixels": 2.0}
 ONE: dict[str, Any] = {
@@ -67,7 +69,7 @@ SAID = {
     "light": "two attacks, no meta-gradient, pixels 2",
     "adaptive": "three attacks, second order, pixels 20, random start (the preset)",
     "agreement": "as `light`, and the KL of its own answers",
-    "label": "as `single`, labels alone",
+    "label": "as `single`, labels alone: adversarial training on attacked and clean pictures (control)",
     "first": "as `light`, first order",
     "refreshed": "as `light`, attacked as each epoch began",
     CONTROL: "PGD with 10 steps, labels alone (control)",
@@ -218,20 +220,22 @@ def concluded(
     settings: MidSettings,
 ) -> None:
     """The claim about the variant that held-out training pictures choose; nothing where it or the control is not measured."""
-    at_end = {name: sum(c[-1].get("pgd", 0.0) for c in here) / len(here) for name in VARIANTS
+    at_end = {name: sum(c[-1].get("pgd", 0.0) for c in here) / len(here) for name in given.nets
               if (here := [c for key, c in curves.items() if key.rpartition("_")[0] == name])}  # fmt: skip
     measured = {name: flags for name in given.nets if (flags := mean_flags(said, name, "white", unknown_specs)) is not None}
-    chosen = max((name for name in at_end if name in measured), key=lambda name: at_end[name], default=None)
-    if chosen is None or CONTROL not in measured:
+    ready = [name for name in at_end if name in measured]
+    chosen = max((name for name in ready if name not in CONTROLS), key=lambda name: at_end[name], default=None)
+    control = max((name for name in ready if name in CONTROLS), key=lambda name: at_end[name], default=None)
+    if chosen is None or control is None:
         print("mid_adaptive: not all of the claim is measured yet; the same command goes on")
         return
-    apart = {name: paired(flags, measured[CONTROL]) for name, flags in measured.items() if name in VARIANTS}
+    apart = {name: paired(flags, measured[control]) for name, flags in measured.items() if name not in CONTROLS}
     draw(curves, PICTURES / "mid_adaptive.png")
     record(
         "mid_adaptive",
         "Adaptive MID above adversarial training of the same net on the same pictures in the same CPU time: white box, mean of unknown attacks.",
         apart[chosen]["value"],
-        f"share of pictures, `{chosen}` less `{CONTROL}`",
+        f"share of pictures, `{chosen}` less `{control}`",
         n=apart[chosen]["n"],
         interval=apart[chosen]["interval"],
         at_least=0.0,
@@ -241,6 +245,7 @@ def concluded(
             "seconds": given.seconds,
             "seeds": given.seeds,
             "chosen": chosen,
+            "control": control,
             "held-out PGD accuracy at the end": at_end,
             "kinds": {name: SAID[name] for name in measured},
             "unknown": unknown_specs,

@@ -107,7 +107,7 @@ def mid_adaptive() -> str:
             body.append(
                 [f"`{net}`", d["kinds"][net], share(row["clean"]["clean"]), of(n, pgd), of(n, aa), mean, signed(apart) if apart else "-"]
             )
-    table = markdown(["net", "", "clean", "PGD-20", "AutoAttack", "mean of unknown", "above `pgd_at`, paired"], body)
+    table = markdown(["net", "", "clean", "PGD-20", "AutoAttack", "mean of unknown", f"above `{d['control']}`, paired"], body)
     return f"{table}\n\n![accuracy while they train](../pictures/mid_adaptive.png)"
 
 

@@ -164,7 +164,7 @@ def test_the_keyboard_is_enough(page: Any, tmp_path: Path) -> None:
     assert page.evaluate("document.activeElement.id") == "files"
     assert page.evaluate("getComputedStyle(document.querySelector('#files + label')).outlineStyle") == "solid"
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.keyboard.press("Space")
     chooser.value.set_files(str(paint(tmp_path / "a.png", 1, 400, 500)))
     armed(page, 1)
     reached = []
