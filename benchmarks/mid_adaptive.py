@@ -5,7 +5,7 @@ MNIST, Linf 0.3 (two L2 attacks at 2.0), a LeNet of a quarter of the published w
 pictures. Variants of MID, all with attacks on the student itself: `adaptive`, the preset (three attacks in each step, second order, pixel term, random
 start); the others start from the teacher and have no more than two attacks: `first`, first order; `light`, no meta-gradient; `agreement`, as that with
 the KL of TRADES between the student's own clean and attacked answers; `refreshed`, as `light` with attacks on the student as each epoch began; `single`,
-one attack of 10 steps and the clean pictures, with the adversarial consistency. Controls, which have no term of MID: `label`, as `single` with labels alone,
+one attack of 10 steps and the clean pictures, with the adversarial consistency; `close`, as that with the KL of `agreement`. Controls, which have no term of MID: `label`, as `single` with labels alone,
 which is adversarial training on attacked and clean pictures; `pgd_at`, PGD with 10 steps from the target's weights, and `pgd_at_cold`, from random ones, on
 attacked pictures alone, which at this radius may not leave the constant answer. Which variant and which control is the best is decided on training
 pictures that no net was trained on, by accuracy under PGD with 20 steps; the claim is then about these two on test pictures.
@@ -57,6 +57,7 @@ ONE: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "single": ONE | {"adversarial": 0.5},
+    "close": ONE | {"adversarial": 0.5, "agreement": 3.0},
     "light": TWO | {"order": "none"},
     "adaptive": {"preset": "adaptive", "members": THREE},
     "agreement": TWO | {"order": "none", "agreement": 3.0},
@@ -66,6 +67,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 SAID = {
     "single": "one attack, no meta-gradient, adversarial consistency",
+    "close": "as `single`, and the KL of its own answers",
     "light": "two attacks, no meta-gradient, pixels 2",
     "adaptive": "three attacks, second order, pixels 20, random start (the preset)",
     "agreement": "as `light`, and the KL of its own answers",
@@ -125,20 +127,21 @@ class Curve:
 def epochs_of(ground: Ground, seconds: float) -> dict[str, int]:
     """How many epochs each net has time for; measured once, in turn in one process, and kept, so that a resumed run is the same run."""
     kept = ground.runs / f"pace_{seconds:g}.json"
-    if not kept.is_file():
+    held: dict[str, int] = json.loads(kept.read_text()) if kept.is_file() else {}
+    if missing := [name for name in (CONTROL, *VARIANTS) if name not in held]:
         settings = ground.settings()
         pictures = sets.load(settings.data, "train", first=settings.examples)
         batch = next(pictures.batches(settings.batch))
-        work = {name: worker(name, ground) for name in (CONTROL, *VARIANTS)}
+        work = {name: worker(name, ground) for name in missing}
         taken = {name: float("inf") for name in work}
         for _ in range(5):
             for name, once in work.items():
                 taken[name] = min(taken[name], once(batch))
         found = {name: max(2, round(seconds / (each * (len(pictures) // settings.batch)))) for name, each in taken.items()}
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(found))
+        held |= found
+        kept.write_text(json.dumps(held))
         print({name: f"{1000 * each:.0f} ms of CPU a step, {found[name]} epochs" for name, each in taken.items()}, flush=True)
-    held: dict[str, int] = json.loads(kept.read_text())
     return held | {COLD: held[CONTROL]}
 
 
