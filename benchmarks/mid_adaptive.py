@@ -2,14 +2,14 @@
 
 MNIST, Linf 0.3 (two L2 attacks at 2.0), a LeNet of a quarter of the published width, 4,000 training pictures. Every net is given the same CPU time
 (`--seconds`; the paces of all nets are measured before, side by side, so that each one's rate falls to nothing at the end of it), architecture and
-pictures. Variants of MID, all with attacks on the student itself: `adaptive`, the preset (three attacks in each step, second order, pixel term, random
-start); the others start from the teacher and have no more than two attacks: `first`, first order; `light`, no meta-gradient; `agreement`, as that with
-the KL of TRADES between the student's own clean and attacked answers; `refreshed`, as `light` with attacks on the student as each epoch began; `single`,
-one attack of 10 steps and the clean pictures, with the adversarial consistency; `close`, as that with the KL of `agreement`. Controls, which have no term of MID: `label`, as `single` with labels alone,
-which is adversarial training on attacked and clean pictures; `pgd_at`, PGD with 10 steps from the target's weights, and `pgd_at_cold`, from random ones, on
-attacked pictures alone, which at this radius may not leave the constant answer. Which variant and which control is the best is decided on training
-pictures that no net was trained on, by accuracy under PGD with 20 steps; the claim is then about these two on test pictures.
-All are in the table, and their curves over the time in docs/pictures/mid_adaptive.png.
+pictures. Variants of MID, all with attacks on the student itself: `adaptive`, the preset (three attacks in each step, second order, pixel term,
+random start); the others start from the teacher and have no more than two attacks: `first`, first order; `light`, no meta-gradient; `agreement`, as
+that with the KL of TRADES between the student's own clean and attacked answers; `refreshed`, as `light` with attacks on the student as each epoch
+began; `single`, one attack of 10 steps and the clean pictures, with the adversarial consistency; `close`, as that with the KL of `agreement`.
+Controls, which have no term of MID: `label`, as `single` with labels alone, which is adversarial training on attacked and clean pictures; `pgd_at`,
+PGD with 10 steps from the target's weights, and `pgd_at_cold`, from random ones, on attacked pictures alone, which at this radius may not leave the
+constant answer. Which variant and which control is the best is decided on training pictures that no net was trained on, by accuracy under PGD with 20
+steps; the claim is then about these two on test pictures. All are in the table, and their curves over the time in docs/pictures/mid_adaptive.png.
 
     FOREARM_DATA=... python benchmarks/mid_adaptive.py [--seconds 120] [--examples 200] [--strong 100] [--seeds 1] [--minutes 25]
 """
