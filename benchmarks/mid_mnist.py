@@ -43,11 +43,7 @@ from mid_columns import (
 
 NETS: dict[str, dict[str, Any]] = {
     "published": {},
-    "regenerate": {
-        "preset": "regenerate",
-        "order": "none",
-        "epochs": 9,
-    },  # three times the epochs; the order has nothing to do with pictures
+    "regenerate": {"preset": "regenerate", "order": "none", "epochs": 12, "pixels": 60.0},  # the order has nothing to do with pictures
     "adaptive": {"preset": "adaptive", "members": ("pgd(steps=7)", "targeted:pgd(steps=7)", "mi_fgsm(steps=7)")},
     "released": {"preset": "released"},
     "erm": {"order": "none", "adversarial": 0.0, "cyclic": 0.0},
@@ -59,7 +55,7 @@ KINDS = {
     "teacher": "undefended",
     "published": "MID, as the paper intends",
     "released": "MID, as the authors' script does",
-    "regenerate": "MID with the pixel term, no meta-gradient, three times the epochs",
+    "regenerate": "MID with the pixel term, no meta-gradient, four times the epochs",
     "adaptive": "MID, pool on itself",
     "erm": "plain training on the pool",
     "pgd_at": "adversarial training",
