@@ -38,7 +38,7 @@ test-ray: $(VENV)/.dev       ## a Ray cluster of two nodes on this machine, of w
 wheel: $(VENV)/.dev          ## dist/: the sdist, and the wheel that is built from it
 	$(BIN)/pip install --quiet --constraint constraints.txt build
 	rm -rf dist && $(BIN)/python -m build --outdir dist .
-	@test $$(wc -c < dist/*.whl) -lt 40000000 || { echo "the wheel has more than 40 MB"; exit 1; }
+	@test $$(cat dist/*.whl | wc -c) -lt 40000000 || { echo "the wheel has more than 40 MB"; exit 1; }
 
 test-wheel: $(VENV)/.dev     ## the wheel in a venv of its own, used outside the checkout; the Dockerfile
 	$(BIN)/python -m pytest tests/packaging
