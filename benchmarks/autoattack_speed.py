@@ -3,7 +3,7 @@
 CNN-A of the verification literature, trained against PGD (`cnn_a_adv4`), CIFAR-10's first test pictures, Linf 8/255; both sides get all pictures in one
 call, in turn, two threads each, after a small part to warm up. Each batches as it does by default: pyautoattack by 250, ours not at all (what is solved leaves,
 so the batch of the costly members is small). Ours works as `forearm audit` does: APGD's gradients on a bf16 copy, FAB and Square on a float32 copy with
-batch norm folded and channels_last, every success confirmed on the model itself in float32; and the pictures are dealt out to the two cores
+batch norm folded (channels_last where the net is wide), every success confirmed on the model itself in float32; and the pictures are dealt out to the two cores
 (`attacks.spread`), where the other side shares each operation between them (`--plain`: none of this). Set-up as for `autoattack_parity.py`:
 
     FOREARM_DATA=... oracle/bin/python benchmarks/autoattack_speed.py [--examples 1000] [--rounds 2] [--model cnn_a_adv4] [--plain]

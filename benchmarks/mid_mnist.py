@@ -1,10 +1,11 @@
 """Claim: the student of MID's `published` recipe stands at least 95 % on every attack of its pool and 90 % on unknown Linf ones, made on the target.
 
-MNIST, Linf 0.3 (two L2 attacks at 2.0), the same pictures, batches and epochs for all. Three columns: attacks made on the target (gray box), on the
-teacher (transfer), on the net that is measured (white box). Nets of MID: `published`, `released` (what the authors' script does), `regenerate` (with the
-pixel term), `adaptive` (its pool attacks it while it trains). Baselines: `erm` (cross-entropy on the same pool), `pgd_at` (adversarial training),
-`trades`, `distilled` (defensive distillation), and the target itself. The claim also asks for 20 dB of the pictures that `regenerate` makes again from
-attacked ones. C&W, JSMA and AutoAttack see the first `--strong` pictures.
+MNIST, Linf 0.3 (two L2 attacks at 2.0), the same pictures and batches for all, and the same epochs but for `regenerate`, which has four times as
+many. Three columns: attacks made on the target (gray box), on the teacher (transfer), on the net that is measured (white box). Nets of MID:
+`published`, `released` (what the authors' script does), `regenerate` (with the pixel term), `adaptive` (its pool attacks it while it trains).
+Baselines: `erm` (cross-entropy on the same pool), `pgd_at` (adversarial training), `trades`, `distilled` (defensive distillation), and the target
+itself. The claim also asks for 20 dB of the pictures that `regenerate` makes again from attacked ones. C&W, JSMA and AutoAttack see the first
+`--strong` pictures.
 
 A net, a file of attacked pictures and a row of verdicts is on disk when done (`runs/mid_mnist`): the same command goes on where it stopped.
 
