@@ -1,7 +1,11 @@
-"""An attack that is dealt out to threads: the same points, whatever the number of workers; errors reach the caller; settings come back."""
+"""An attack that is dealt out to processes or threads: the same points, whatever the number of workers; errors reach the caller; settings come back."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -11,11 +15,20 @@ from torch import Tensor, nn
 import forearm
 from forearm.attacks.autoattack import autoattack
 from forearm.attacks.pgd import pgd
-from forearm.attacks.spread import spread
+from forearm.attacks.spread import _can_fork, spread
 from forearm.core.noise import Noise
 from forearm.core.threat import Threat
 
 THREAT = Threat.parse("linf:8/255")
+
+
+@pytest.fixture(params=["processes", "threads"], autouse=True)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "threads":
+        monkeypatch.setattr("forearm.attacks.spread._can_fork", lambda device: False)
+    elif not _can_fork(torch.device("cpu")):
+        pytest.skip("cannot fork here")
+    return str(request.param)
 
 
 @pytest.fixture
@@ -62,6 +75,37 @@ def test_the_caller_keeps_its_threads_and_gets_the_error(model: nn.Module) -> No
     with pytest.raises(ValueError, match="no"):
         spread(broken, 2)(model, x, y, threat=THREAT, noise=Noise.of(4))
     assert torch.get_num_threads() == before
+
+
+def test_each_group_has_a_core_of_its_own(model: nn.Module, kind: str) -> None:
+    """Where a group is worked at, and with how many threads, told by its points."""
+
+    def telling(net: nn.Module, a: Tensor, b: Tensor, *, threat: Threat, noise: Noise) -> Tensor:
+        where = os.getpid() if kind == "processes" else threading.get_ident()
+        time.sleep(0.2)  # long enough that no worker takes two
+        return torch.full_like(a, torch.get_num_threads()).index_fill(1, torch.tensor(0), where % 100_003)
+
+    x, y = pictures(4)
+    found = spread(telling, 2)(model, x, y, threat=THREAT, noise=Noise.of(4))
+    here = (os.getpid() if kind == "processes" else threading.get_ident()) % 100_003
+    assert found[0, 0, 0, 0] == found[2, 0, 0, 0]
+    assert len({float(v) for v in found[:, 0, 0, 0]} | {float(here)}) == 3
+    assert bool((found[:, 1:] == 1).all())
+
+
+def test_two_spreads_at_once(model: nn.Module) -> None:
+    """Children of one are not children of the other."""
+    x, y = pictures(4)
+
+    def marking(mark: float) -> Tensor:
+        def mark_all(net: nn.Module, a: Tensor, b: Tensor, *, threat: Threat, noise: Noise) -> Tensor:
+            return torch.full_like(a, mark)
+
+        return spread(mark_all, 2)(model, x, y, threat=THREAT, noise=Noise.of(4))
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(marking, [1.0, 2.0]))
+    assert [part.unique().tolist() for part in found] == [[1.0], [2.0]]
 
 
 def test_no_pictures(model: nn.Module) -> None:

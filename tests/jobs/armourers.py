@@ -20,6 +20,7 @@ class Fake:
     seed: int = 0
     sleep: float = 0.0
     memory: int = 10**6
+    hands: int = 1
     batches: list[tuple[tuple[int, ...], int]] = field(default_factory=list)
     asked: list[int | None] = field(default_factory=list)
 

@@ -60,11 +60,15 @@ def test_recipes_of_the_repository_can_be_read() -> None:
         (OWN[kind] if kind else TrainSettings).read(recipe, {})
 
 
-@pytest.mark.parametrize(("text", "says"), [("epochs = 0", "epochs"), ("epoch = 3", "epoch"), ("epochs", "TOML")])
-def test_a_wrong_recipe_is_refused_in_one_line(text: str, says: str, tmp_path: Path) -> None:
-    (tmp_path / "r.toml").write_text(text)
+@pytest.mark.parametrize("settings", [TrainSettings, *OWN.values()])
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(b"batch = 0", "batch"), (b"epoch = 3", "epoch"), (b"epochs", "TOML"), (b"\xff\xfe", "TOML"), (b"preset = []", "preset")],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(settings: type[Any], text: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(text)
     with pytest.raises(SpecError, match=says) as error:
-        TrainSettings.read(tmp_path / "r.toml", {})
+        settings.read(tmp_path / "r.toml", {})
     assert "\n" not in str(error.value)
 
 

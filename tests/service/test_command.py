@@ -23,6 +23,7 @@ from forearm.errors import SpecError
 from forearm.images.codec import decode
 from forearm.images.provenance import tag_of
 from forearm.jobs.armory import Armory
+from forearm.jobs.pair import Pair
 from forearm.jobs.single import protect_bytes
 from forearm.jobs.verify import pairings, verify
 from forearm.service.server import listen
@@ -95,6 +96,23 @@ def test_a_tag_chooses_no_model_and_no_odd_threat() -> None:
     assert str(threat_of({"forearm": "1", "threat": "linf:2/255", "backbone": "https://evil.example/card.toml#sha256=0"})) == "linf:2/255"
     for tag in (None, {"forearm": "1"}, {"forearm": "1", "threat": "huge"}, {"forearm": "1", "threat": "targeted:linf:8/255"}):
         assert threat_of(tag) is None
+
+
+def test_models_are_loaded_in_a_thread_that_ends() -> None:
+    """OpenMP counts the threads that computed: the main one must not, or the one that arms loses 40 % of its speed."""
+    seen: list[tuple[int, threading.Thread]] = []
+
+    class Loading(Armory):
+        def pair(self, height: int, width: int) -> Pair:
+            seen.append((height, threading.current_thread()))
+            if width > 32:
+                raise SpecError("no such model")
+            return super().pair(height, width)
+
+    with pytest.raises(SpecError, match="no such model"):
+        command.load_aside(Loading.open(DEFENSE))
+    assert [side for side, _ in seen] == [32, 256]
+    assert all(thread is not threading.main_thread() and not thread.is_alive() for _, thread in seen)
 
 
 def refused(*words: str) -> subprocess.CompletedProcess[str]:

@@ -122,6 +122,27 @@ def test_what_is_cancelled_is_never_armed(opened: list[Line]) -> None:
     assert fake.batches == [((8, 8, 3), 1)]
 
 
+def test_several_hands_work_at_once() -> None:
+    """Each has a picture in hand before either is done; an end waits for both."""
+    both = threading.Barrier(2, timeout=20)
+    begun: list[str] = []
+
+    class Meeting(Fake):
+        def arm(self, pictures: list[Pixels], labels: list[int | None]) -> list[Armed]:  # type: ignore[override]
+            both.wait()
+            return super().arm(pictures, labels)
+
+    worker = Worker(Meeting(), 1, 10**6, hands=2, begin=lambda: begun.append(threading.current_thread().name))
+    futures = [worker.arm(picture(n), None) for n in range(4)]
+    for n, future in enumerate(futures):
+        assert np.array_equal(future.result(20).armed.pixels, Fake().one(picture(n), None).pixels)
+    assert sorted(begun) == ["models-0", "models-1"]
+    assert worker.alive
+    worker.close()
+    assert not worker.alive
+    assert not any(thread.name.startswith("models-") for thread in threading.enumerate())
+
+
 def test_closing_cancels_what_waits(opened: list[Line]) -> None:
     line = start(opened, Fake())
     waiting = line.worker.arm(picture(), None)

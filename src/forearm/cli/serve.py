@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forearm.cli.protect import Backbone, Defense, Device, Labeller, Seed, Threat, Threshold
 from forearm.errors import SpecError
+
+if TYPE_CHECKING:
+    from forearm.jobs.armory import Armory
 
 KEY = "FOREARM_API_KEY"
 
@@ -56,9 +60,18 @@ def serve(
     from forearm.service.verifying import Inspector
 
     armory = Armory.open(defense, threat, backbone, labeller, seed, device, threshold)
-    for side in (32, 256):  # what cannot be loaded is told before anything listens
-        armory.pair(side, side)
+    load_aside(armory)
     run(settings, armory, Inspector(armory), lambda address: typer.echo(f"forearm serves {address} (Ctrl-C finishes and stops)", err=True))
+
+
+def load_aside(armory: Armory) -> None:
+    """Load the models for small pictures and for photos, so that what cannot be loaded is told before anything listens.
+
+    In a thread that ends: OpenMP keeps threads for each thread that ever computed, and once there are more of them than cores it lets all wait
+    asleep at every barrier, which costs the service's one computing thread 40 % of its speed.
+    """
+    with ThreadPoolExecutor(1) as aside:
+        list(aside.map(lambda side: armory.pair(side, side), (32, 256)))
 
 
 def key_of(path: Path | None) -> str | None:

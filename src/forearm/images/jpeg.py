@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from struct import unpack_from
 
@@ -137,12 +138,14 @@ def tables_of(found: list[Segment], frame: Frame) -> tuple[tuple[int, ...], ...]
         raise InputError("a JPEG without its quantisation tables; a whole file, for example copied again") from None
 
 
+@lru_cache(200)
 def scaled(table: tuple[int, ...], quality: int) -> tuple[int, ...]:
     """A standard table at a quality of 1 to 100, by the rule of the Independent JPEG Group."""
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     return tuple(min(max((value * percent + 50) // 100, 1), 255) for value in table)
 
 
+@lru_cache(256)
 def quality_of(brightness: tuple[int, ...]) -> int:
     """The quality, 1 to 100, whose standard brightness table lies nearest (sum of absolute differences.
 

@@ -42,6 +42,10 @@ class Armed:
 class Armourer(Protocol):
     """Arms pictures with one set of models and parameters."""
 
+    @property
+    def hands(self) -> int:
+        """How many threads may call it at once."""
+
     def settings(self, height: int, width: int) -> dict[str, str | int | float]:
         """Everything the result of a picture of this size depends on besides its pixels (defense, threat, backbone and labeller with sha256, threshold,
         seed): JSON-able, for keys and tags."""

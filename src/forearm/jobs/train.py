@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors.torch import save
 from torch import nn
 
@@ -22,6 +21,7 @@ from forearm.defenses.training.denoising import denoising
 from forearm.defenses.training.loop import Plan, Report, Step, fit
 from forearm.defenses.training.trades import trades
 from forearm.errors import ArtifactError, SpecError
+from forearm.jobs.recipe import checked, recipe_values
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, write_card
 from forearm.models.weights import fill, read_weights
@@ -65,18 +65,7 @@ class TrainSettings(BaseModel):
     @classmethod
     def read(cls, recipe: Path | None, overrides: dict[str, Any]) -> TrainSettings:
         """A recipe file, then what the command line says."""
-        values: dict[str, Any] = {}
-        if recipe is not None:
-            try:
-                values = tomllib.loads(recipe.read_text())
-            except (OSError, tomllib.TOMLDecodeError) as error:
-                raise SpecError(f"{recipe}: not a readable TOML recipe ({error}); for example recipes/cifar10_backbone.toml") from None
-        try:
-            return cls.model_validate(values | {k: v for k, v in overrides.items() if v is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SpecError(f"{recipe or 'train'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
+        return checked(cls, recipe_values(recipe, overrides, "cifar10_backbone.toml"), recipe or "train")
 
     def plan(self) -> Plan:
         return Plan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from forearm.data import sets
@@ -19,6 +18,7 @@ from forearm.data.batches import Pictures, Shuffled
 from forearm.defenses.training.challenge import Ingredients, challenge
 from forearm.defenses.training.loop import OPTIMIZERS, SCHEDULES, Plan, fit
 from forearm.errors import ArtifactError, SpecError
+from forearm.jobs.recipe import checked, recipe_values
 from forearm.jobs.train import take_trunk, write_weights
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, write_card
@@ -68,18 +68,7 @@ class ChallengeSettings(BaseModel):
     @classmethod
     def read(cls, recipe: Path | None, overrides: dict[str, Any]) -> ChallengeSettings:
         """A recipe file, then what the command line says. SpecError in one line for anything unknown, before anything is trained."""
-        values: dict[str, Any] = {}
-        if recipe is not None:
-            try:
-                values = tomllib.loads(recipe.read_text())
-            except (OSError, tomllib.TOMLDecodeError) as error:
-                raise SpecError(f"{recipe}: not a readable TOML recipe ({error}); for example recipes/cifar10_challenge.toml") from None
-        try:
-            settings = cls.model_validate(values | {name: value for name, value in overrides.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SpecError(f"{recipe or 'challenge'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
+        settings = checked(cls, recipe_values(recipe, overrides, "cifar10_challenge.toml"), recipe or "challenge")
         settings.ingredients(None)
         bind(SCHEDULES, settings.schedule)
         if settings.optimizer not in OPTIMIZERS:

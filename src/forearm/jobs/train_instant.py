@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
 from forearm.core.precision import fast
@@ -17,6 +16,7 @@ from forearm.data.batches import Pictures, Shuffled
 from forearm.defenses.training.instant import instant
 from forearm.defenses.training.loop import Plan, Report, Step, fit
 from forearm.errors import SpecError
+from forearm.jobs.recipe import checked, recipe_values
 from forearm.jobs.train import write_weights
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, write_card
@@ -56,18 +56,7 @@ class InstantSettings(BaseModel):
     @classmethod
     def read(cls, recipe: Path | None, overrides: dict[str, Any]) -> InstantSettings:
         """A recipe file, then what the command line says. SpecError in one line for anything unknown."""
-        values: dict[str, Any] = {}
-        if recipe is not None:
-            try:
-                values = tomllib.loads(recipe.read_text())
-            except (OSError, tomllib.TOMLDecodeError) as error:
-                raise SpecError(f"{recipe}: not a readable TOML recipe ({error}); for example recipes/cifar10_instant.toml") from None
-        try:
-            return cls.model_validate(values | {name: value for name, value in overrides.items() if value is not None})
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SpecError(f"{recipe or 'instant'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
+        return checked(cls, recipe_values(recipe, overrides, "cifar10_instant.toml"), recipe or "instant")
 
     def plan(self) -> Plan:
         return Plan(self.epochs, self.rate, warm=self.warm, weight_decay=self.weight_decay, average=self.average, bf16=self.bf16)

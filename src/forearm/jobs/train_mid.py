@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator, Tensor, nn
 
 from forearm.core.quantize import levels
@@ -25,6 +24,7 @@ from forearm.defenses.training.loop import Plan, Step, fit
 from forearm.defenses.training.mid import Members, Meta, Weights, against_student, mid, refreshed
 from forearm.defenses.training.processes import Processes, processes
 from forearm.errors import ArtifactError, SpecError
+from forearm.jobs.recipe import checked, recipe_values
 from forearm.jobs.train import write_weights
 from forearm.jobs.train_pool import Member, Progress, attacked, make_pool, member
 from forearm.models.architectures import ARCHITECTURES
@@ -100,22 +100,11 @@ class MidSettings(BaseModel):
     @classmethod
     def read(cls, recipe: Path | None, overrides: dict[str, Any]) -> MidSettings:
         """The preset, then a recipe file, then what the command line says. SpecError in one line for anything unknown."""
-        values: dict[str, Any] = {}
-        if recipe is not None:
-            try:
-                values = tomllib.loads(recipe.read_text())
-            except (OSError, tomllib.TOMLDecodeError) as error:
-                raise SpecError(f"{recipe}: not a readable TOML recipe ({error}); for example recipes/mnist_mid.toml") from None
-        values |= {name: value for name, value in overrides.items() if value is not None}
+        values = recipe_values(recipe, overrides, "mnist_mid.toml")
         preset = values.get("preset", "published")
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise SpecError(f"mid: got preset={preset!r}; one of {', '.join(PRESETS)}, for example 'published'")
-        try:
-            settings = cls.model_validate(PRESETS[preset] | values)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise SpecError(f"{recipe or 'mid'}: {where}: {first['msg']}; one of {', '.join(cls.model_fields)}") from None
+        settings = checked(cls, PRESETS[preset] | values, recipe or "mid")
         settings.meta()  # its names are checked before anything is trained
         settings.attacks()
         return settings

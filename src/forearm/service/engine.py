@@ -79,14 +79,15 @@ class Engine:
 
         def watch(size: int, seconds: float) -> None:
             metrics.batches.observe(size)
-            gate.took(seconds / size)
+            gate.took(seconds / size / hands)
 
-        worker = Worker(armourer, settings.batch, settings.batch_pixels, watch)
+        hands = armourer.hands
+        worker = Worker(armourer, settings.batch, settings.batch_pixels, watch, hands, one_thread if hands > 1 else lambda: None)
         decoders = Decoders(settings.decoders, settings.decoder_memory, settings.decode_seconds)
         metrics.gauge("forearm_requests_inside", "Requests that hold a place in the queue.", lambda: gate.inside)
         metrics.gauge("forearm_models_waiting", "Pictures and calls that wait for the models.", lambda: worker.waiting)
         metrics.gauge("forearm_decoders_ended", "Decoder processes that died or were ended.", lambda: decoders.ended)
-        return cls(settings, armourer, verifier, worker, decoders, gate, asyncio.Semaphore(settings.batch + 3), metrics)
+        return cls(settings, armourer, verifier, worker, decoders, gate, asyncio.Semaphore(max(settings.batch, hands) + 3), metrics)
 
     async def warm(self) -> None:
         """Load the models for small pictures and for photos, and look through the backbones once. Raises what that raises."""
@@ -102,6 +103,13 @@ class Engine:
         """End thread and processes; what waits is cancelled."""
         self.worker.close()
         self.decoders.close()
+
+
+def one_thread() -> None:
+    """Keep torch to the thread that calls this: the others have work of their own."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def warm_up(armourer: Armourer, side: int) -> Callable[[], None]:

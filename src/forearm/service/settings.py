@@ -29,7 +29,7 @@ ARCHIVES = ArchiveLimits()
 class Settings:
     """Addresses, caps and times of a service. SpecError for what cannot work or must not be.
 
-    Memory at the worst: `queue` files of `limits.max_bytes`, and `batch` + 3 decoded pictures of `limits.max_pixels`
+    Memory at the worst: `queue` files of `limits.max_bytes`, and `batch` + 3 decoded pictures (or one a core and 3) of `limits.max_pixels`
     at about 7 bytes a pixel, besides the models and the decoders.
     """
 

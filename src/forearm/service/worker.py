@@ -1,4 +1,4 @@
-"""The one thread that owns the models. It takes what waits: pictures of one shape together, urgent calls first."""
+"""The threads that use the models, one a core. They take what waits: pictures of one shape together, urgent calls first."""
 
 from __future__ import annotations
 
@@ -48,15 +48,21 @@ class Call:
 
 
 class Worker:
-    """A thread that arms what it is handed, in order of arrival.
+    """Threads that arm what they are handed, in order of arrival; all share one armourer.
 
-    Micro-batching is dynamic: when the thread is free it takes the picture that waits longest, and with it those of the
+    Micro-batching is dynamic: when a thread is free it takes the picture that waits longest, and with it those of the
     same shape that wait already, up to `batch` pictures and `batch_pixels` pixels; it never waits for more to come. What
     a picture becomes does not depend on its neighbours: that is the armourer's law.
     """
 
     def __init__(
-        self, armourer: Armourer, batch: int, batch_pixels: int, watch: Callable[[int, float], None] = lambda size, seconds: None
+        self,
+        armourer: Armourer,
+        batch: int,
+        batch_pixels: int,
+        watch: Callable[[int, float], None] = lambda size, seconds: None,
+        hands: int = 1,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.armourer = armourer
         self.batch = batch
@@ -65,8 +71,10 @@ class Worker:
         self._waiting: deque[Arming | Call] = deque()
         self._changed = threading.Condition()
         self._open = True
-        self._thread = threading.Thread(target=self._run, name="models", daemon=True)
-        self._thread.start()
+        self._begin = begin  # what each thread does first
+        self._threads = [threading.Thread(target=self._run, name=f"models-{hand}", daemon=True) for hand in range(hands)]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting(self) -> int:
@@ -75,8 +83,8 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._open and self._thread.is_alive()
+        """Whether all threads run."""
+        return self._open and all(thread.is_alive() for thread in self._threads)
 
     def arm(self, pixels: Pixels, label: str | None) -> Future[Done]:
         """Arm one picture. The future raises SpecError for an unknown label, InputError for what cannot be armed."""
@@ -85,21 +93,22 @@ class Worker:
         return future
 
     def call(self, function: Callable[[], Result], urgent: bool = False) -> Future[Result]:
-        """Run `function` in the thread; `urgent`: before every picture that waits."""
+        """Run `function` in one of the threads; `urgent`: before every picture that waits."""
         future: Future[Result] = Future()
         self._put(Call(function, future), urgent)
         return future
 
     def close(self) -> None:
-        """Finish what is at work, cancel what waits, and end the thread."""
+        """Finish what is at work, cancel what waits, and end the threads."""
         with self._changed:
             self._open = False
             left = list(self._waiting)
             self._waiting.clear()
-            self._changed.notify()
+            self._changed.notify_all()
         for errand in left:
             errand.future.cancel()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _put(self, errand: Arming | Call, urgent: bool) -> None:
         with self._changed:
@@ -109,6 +118,7 @@ class Worker:
             self._changed.notify()
 
     def _run(self) -> None:
+        self._begin()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or not self._open)
