@@ -78,15 +78,23 @@ def tiny() -> nn.Sequential:
     )  # fmt: skip
 
 
+def strided() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 4, 2, 1, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(), nn.Linear(32, 5),
+    )  # fmt: skip
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "tiny": tiny,
+    "strided": strided,
     "preact_resnet": lambda: preact_resnet(width=4),
     "resnet9": lambda: resnet9(width=4),
     "shared": Shared,
     "aliased": Aliased,
     "untraceable": Untraceable,
 }
-FOLDED = {"tiny": 2, "preact_resnet": 8, "resnet9": 8, "shared": 1, "aliased": 1, "untraceable": 0}
+FOLDED = {"tiny": 2, "strided": 1, "preact_resnet": 8, "resnet9": 8, "shared": 1, "aliased": 1, "untraceable": 0}
 
 
 def made(name: str) -> nn.Module:
@@ -152,7 +160,7 @@ def test_a_random_model_stays_random_and_draws_nothing_meanwhile() -> None:
         assert norms(folded) == 0
 
 
-@pytest.mark.parametrize("name", ["tiny", "preact_resnet", "resnet9"])
+@pytest.mark.parametrize("name", ["tiny", "strided", "preact_resnet", "resnet9"])
 def test_the_twin_points_where_the_model_points(name: str) -> None:
     model, x = made(name).eval(), pictures(8)
     y = model(x).argmax(1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from forearm.core import losses
+from forearm.core.blocked import blocked
 from forearm.core.gradients import Classifier
 
 WIDE = 64  # channels of a convolution from which channels_last is faster than the plain order in float32; below, up to 20 % slower
@@ -48,7 +49,8 @@ def fold(model: nn.Module) -> nn.Module:
 
 
 def fast(model: nn.Module, *, bf16: bool | None = None) -> Classifier:
-    """A frozen twin of `model` for gradients: folded, channels_last where that pays, in bf16 (`None`: where that is native).
+    """A frozen twin of `model` for gradients: folded, strided stems `blocked` on a CPU, channels_last where that pays, in bf16 (`None`: where
+    that is native).
 
     Pictures `n c h w` -> logits `n k`, float32. Later changes of `model` do not reach the twin; gradients reach the
     pictures alone. Convolutions and linear layers hold their weights in bf16, as autocast would make them anew in every
@@ -56,6 +58,8 @@ def fast(model: nn.Module, *, bf16: bool | None = None) -> Classifier:
     """
     twin = fold(model)
     dtype, device = _place(twin)
+    if device.type == "cpu":
+        twin = blocked(twin)
     low = dtype == torch.float32 and (native_bf16(device) if bf16 is None else bf16)
     if low:
         for module in twin.modules():
