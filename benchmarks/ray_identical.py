@@ -1,9 +1,10 @@
 """Claim: however a folder is spread over workers, the armed files and the journal's lines are the same bytes.
 
-The same photos (scikit-image's, cut and resized; PNG, JPEG and WebP of small and photo size) are armed by one process, by two worker processes,
-in three shards, from and to an object store in memory, by two Ray workers, and by two Ray workers of which one is killed in the midst of it.
+The same photos (scikit-image's, cut and resized; PNG, JPEG and WebP of small and photo size) are armed by one process on one thread, by one on two
+threads, by two worker processes, in three shards, from and to an object store in memory, by two Ray workers, and by two Ray workers of which one is killed
+in the midst of it.
 
-    pip install "forearm[ray,cloud]" scikit-image && OMP_NUM_THREADS=1 python benchmarks/ray_identical.py [--images 40] [--defense "mspd(copies=4)"]
+    pip install "forearm[ray,cloud]" scikit-image && python benchmarks/ray_identical.py [--images 40] [--defense "mspd(copies=4)"]
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ SUFFIXES = ("png", "jpg", "webp", "png")
 
 
 def write(folder: Path, count: int) -> None:
-    """Cuts of the photos, three of four 32 pixels wide and the others 144, in two folders."""
+    """Cuts of the photos, three of four 32 pixels wide and the others 288, in two folders."""
     photos = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in PHOTOS]
     for number in range(count):
         photo, side = photos[number % len(photos)], 100 + 7 * (number // len(photos)) % 200
-        size = (144, 96) if number % 4 == 3 else (32, 32)
+        size = (288, 192) if number % 4 == 3 else (32, 32)
         path = folder / ("a", "b")[number % 2] / f"{number:04}.{SUFFIXES[number % len(SUFFIXES)]}"
         path.parent.mkdir(parents=True, exist_ok=True)
         photo.resize(size, Image.Resampling.BILINEAR, box=(number % 50, number % 50, number % 50 + side, number % 50 + side)).save(path)
@@ -63,7 +64,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--defense", default="mspd(copies=4)")
     given = parser.parse_args()
-    torch.set_num_threads(1)
     kills: list[int] = []
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -99,6 +99,7 @@ def main() -> None:
 
         ways: dict[str, Callable[[str], object]] = {
             "one process": lambda out: protect(job(out), armory()),
+            "two threads": lambda out: protect(job(out), armory()),
             "two processes": lambda out: protect(job(out, jobs=2, batch=3), armory()),
             "three shards": shards,
             "object store": objects,
@@ -107,6 +108,7 @@ def main() -> None:
         }
         seconds, results = {}, {}
         for way, arm in ways.items():
+            torch.set_num_threads(1 if way == "one process" else 2)
             began = time.monotonic()
             arm(way)
             seconds[way] = round(time.monotonic() - began, 1)
@@ -116,7 +118,7 @@ def main() -> None:
     differing = {way: sum(first.get(key) != other.get(key) for key in first.keys() | other.keys()) for way, other in results.items()}
     record(
         "ray_identical",
-        "armed by one process, two, three shards, through an object store, by two Ray workers and with one of them killed: the same bytes",
+        "armed on one thread or two, by two processes, in three shards, through an object store, by two Ray workers and with one of them killed: the same bytes",
         sum(differing.values()),
         "files and journal lines that differ or are missing",
         n=given.images * (len(ways) - 1),

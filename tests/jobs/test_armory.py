@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from forearm.core.noise import Noise
 from forearm.core.precision import fast
@@ -16,6 +17,7 @@ from forearm.core.threat import Threat
 from forearm.defenses.preemptive.ensemble import Ensemble
 from forearm.defenses.preemptive.single_step import s_fgsm
 from forearm.errors import SpecError
+from forearm.jobs.arm import Armed
 from forearm.jobs.armory import Armory, as_tensor, content_id
 from forearm.models.load import load_model
 from tests.models.tiny import write_model
@@ -53,6 +55,28 @@ def test_a_picture_does_not_depend_on_its_neighbours(pair: dict[str, str]) -> No
     together = arms.arm(pictures, [None] * 3)
     for pixels, armed in zip(pictures, together, strict=True):
         assert np.array_equal(armory(pair).arm([pixels], [None])[0].pixels, armed.pixels)
+
+
+def test_a_picture_gets_the_same_bytes_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the embedded photo pair. The mutant: cores that share the sums of one picture."""
+    rng, before = np.random.default_rng(1), torch.get_num_threads()
+    photos = [np.asarray(Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize((160, 144))) for _ in range(2)]
+    arms = Armory.open("mspd(copies=2)", device="cpu")
+
+    def armed(threads: int) -> list[Armed]:
+        torch.set_num_threads(threads)
+        return arms.arm(photos, [None, 3])
+
+    try:
+        alone, shared = armed(1), armed(2)
+        monkeypatch.setattr(Armory, "hands", 1)
+        mutant = armed(2)
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(alone, shared, strict=True):
+        assert np.array_equal(one.pixels, two.pixels)
+        assert one.report == two.report
+    assert any(one.report != two.report for one, two in zip(alone, mutant, strict=True))
 
 
 def test_the_seed_changes_the_release(pair: dict[str, str]) -> None:
