@@ -118,7 +118,7 @@ def main() -> None:
     differing = {way: sum(first.get(key) != other.get(key) for key in first.keys() | other.keys()) for way, other in results.items()}
     record(
         "ray_identical",
-        "armed on one thread or two, by two processes, in three shards, through an object store, by two Ray workers and with one of them killed: the same bytes",
+        "armed on one thread or two, by two processes, in three shards, through an object store, by two Ray workers, one of them killed: the same bytes",
         sum(differing.values()),
         "files and journal lines that differ or are missing",
         n=given.images * (len(ways) - 1),
