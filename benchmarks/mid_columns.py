@@ -43,6 +43,7 @@ ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS = ("gray", "transfer", "white")
 PART = 50  # pictures attacked together
+SOFT_RATE = 0.01  # of distillation, whose logits are 20 times as large: at the rate of the others it diverges
 Flags = list[bool]
 Said = dict[str, dict[str, dict[str, Flags]]]  # net -> column -> attack -> which pictures it gets right
 
@@ -128,10 +129,11 @@ class Ground:
         epochs: int | None = None,
         told: Callable[[str, dict[str, float]], None] | None = None,
         start: Model | None = None,
+        rate: float | None = None,
     ) -> Model:
         """The target's architecture, trained by another recipe on the same pictures in the same order, as many epochs as the student or `epochs`.
 
-        `start`: a net of that architecture to begin from, instead of random weights.
+        `start`: a net of that architecture to begin from, instead of random weights. `rate`: another than the student's.
         """
         out, settings = self.runs / f"{name}_{seed}", self.settings()
         pictures = sets.load(settings.data, "train", first=settings.examples)
@@ -140,7 +142,7 @@ class Ground:
             net = bind(ARCHITECTURES, settings.target)(classes=len(pictures.classes))
         if start is not None:
             net.load_state_dict(start.network.state_dict())
-        plan = Plan(epochs or settings.epochs, settings.rate, average=settings.average, bf16=False)
+        plan = Plan(epochs or settings.epochs, rate or settings.rate, average=settings.average, bf16=False)
         report = told or (lambda stage, row: self.clock.told(f"{out.name} {stage}", row))
         net = fit(net, step, Shuffled(pictures, settings.batch, plain, seed), plan, folder=out, report=lambda row: report(name, row))
         card = written(out, net, settings, name, pictures)
@@ -168,13 +170,13 @@ def baseline(ground: Ground, name: str, seed: int = 0) -> Model:
     """Adversarial training, TRADES or defensive distillation of the target's architecture; `erm` is a student (see `NETS` of mid_mnist)."""
     threat = Threat.parse(ground.settings().threat)
     if name == "pgd_at":
-        start = load_model(ground.runs / "base" / "target")  # from random weights it may not leave the constant answer at so large a radius
-        return ground.classifier(name, adversarial(threat, steps=10), seed, start=start)
+        start = load_model(ground.runs / "base" / "target")  # from random weights, and on attacked pictures alone, it stays at the constant answer
+        return ground.classifier(name, adversarial(threat, steps=10, clean=0.5), seed, start=start)
     if name == "trades":
         return ground.classifier(name, trades(threat, steps=10), seed)
     assert name == "distilled"
-    first = ground.classifier("softened", softened(), seed)
-    return ground.classifier(name, distillation(first), seed)
+    first = ground.classifier("softened", softened(), seed, rate=SOFT_RATE)
+    return ground.classifier(name, distillation(first), seed, rate=SOFT_RATE)
 
 
 # --- attacks

@@ -59,7 +59,7 @@ KINDS = {
     "regenerate": "MID with the pixel term, no meta-gradient, four times the epochs",
     "adaptive": "MID, pool on itself",
     "erm": "plain training on the pool",
-    "pgd_at": "adversarial training",
+    "pgd_at": "adversarial training, half of the loss on clean pictures",
     "trades": "TRADES",
     "distilled": "defensive distillation",
 }

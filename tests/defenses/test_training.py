@@ -51,6 +51,18 @@ def test_a_resumed_run_gives_the_same_weights(step: Step, bf16: bool, tmp_path: 
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
+def test_clean_pictures_have_their_weight() -> None:
+    """The loss lies between those of the attacked and of the clean pictures, in proportion. The mutants: the weights turned, or none."""
+    batch, model = next(iter(Shuffled(pictures(), 8, augment("crop_flip")).epoch(0))), net().eval()
+    attacked, mixed, clean = (
+        float(step(model, batch)["loss"].detach())
+        for step in (adversarial(THREAT, steps=2), adversarial(THREAT, steps=2, clean=0.25), standard())
+    )
+    assert mixed == pytest.approx(0.75 * attacked + 0.25 * clean, rel=1e-5)
+    assert abs(attacked - clean) > 1e-3
+    assert mixed != pytest.approx(0.25 * attacked + 0.75 * clean, rel=1e-4)
+
+
 def test_a_run_that_forgot_its_optimizer_would_be_told(tmp_path: Path) -> None:
     """The mutant of the law above: a checkpoint whose momentum is lost gives other weights."""
     whole = run(tmp_path / "whole", standard()).state_dict()
