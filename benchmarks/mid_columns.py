@@ -170,7 +170,9 @@ def baseline(ground: Ground, name: str, seed: int = 0) -> Model:
     """Adversarial training, TRADES or defensive distillation of the target's architecture; `erm` is a student (see `NETS` of mid_mnist)."""
     threat = Threat.parse(ground.settings().threat)
     if name == "pgd_at":
-        start = load_model(ground.runs / "base" / "target")  # from random weights, and on attacked pictures alone, it stays at the constant answer
+        start = load_model(
+            ground.runs / "base" / "target"
+        )  # from random weights, and on attacked pictures alone, it stays at the constant answer
         return ground.classifier(name, adversarial(threat, steps=10, clean=0.5), seed, start=start)
     if name == "trades":
         return ground.classifier(name, trades(threat, steps=10), seed)

@@ -15,6 +15,7 @@ A net, a file of attacked pictures and a row of verdicts is on disk when done (`
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def main() -> None:
     parser.add_argument("--strong", type=int, default=200, help="test pictures for C&W, JSMA and AutoAttack")
     parser.add_argument("--white", type=int, default=None, help="test pictures in the white box (default: as many as elsewhere)")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--once", nargs="+", default=[], choices=list(ORDER), help="nets that have the first seed alone")
     parser.add_argument("--minutes", type=float, default=None, help="end cleanly after so many, resumable")
     parser.add_argument("--nets", nargs="+", default=list(ORDER), choices=list(ORDER))
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "mnist_mid.toml")
@@ -96,7 +98,14 @@ def main() -> None:
     ground = Ground(given.recipe, given.runs, Clock.of(given.minutes))
     known = [Asked(spec, "linf:0.3", given.examples) for spec in PUBLISHED_POOL]
     done = run(
-        ground, given.nets, given.seeds, known, unknown("linf:0.3", "l2:2", given.examples, given.strong), given.examples, given.white
+        ground,
+        given.nets,
+        given.seeds,
+        known,
+        unknown("linf:0.3", "l2:2", given.examples, given.strong),
+        given.examples,
+        given.white,
+        given.once,
     )
     if given.write and concluded(done):
         folders = [given.runs / f"{name}_0" for name in ("published", "regenerate") if name in given.nets]
@@ -104,10 +113,17 @@ def main() -> None:
 
 
 def run(
-    ground: Ground, names: list[str], seeds: int, known: list[Asked], unknown: list[Asked], n: int, white: int | None = None
+    ground: Ground,
+    names: list[str],
+    seeds: int,
+    known: list[Asked],
+    unknown: list[Asked],
+    n: int,
+    white: int | None = None,
+    once: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and judge what there is time for; everything that a table or a claim needs."""
-    nets, untrained = trained(ground, names, seeds)
+    nets, untrained = trained(ground, names, seeds, once)
     if not nets:
         raise SystemExit("no net is trained yet; the same command goes on")
     settings = ground.settings()
@@ -133,12 +149,15 @@ def run(
     }
 
 
-def trained(ground: Ground, names: list[str], seeds: int) -> tuple[dict[str, Model], list[str]]:
-    """The nets, seed by seed so that all nets have a first one before any has a second; and those that there was no time for."""
+def trained(ground: Ground, names: list[str], seeds: int, once: Sequence[str] = ()) -> tuple[dict[str, Model], list[str]]:
+    """The nets, seed by seed so that all nets have a first one before any has a second; and those that there was no time for.
+
+    once: names that have the first seed alone.
+    """
     nets: dict[str, Model] = {}
     missing: list[str] = []
     for seed in range(seeds):
-        for name in names:
+        for name in [name for name in names if seed == 0 or name not in once]:
             try:
                 ground.clock.check()
                 nets[f"{name}_{seed}"] = ground.student(name, NETS[name], seed) if name in NETS else baseline(ground, name, seed)

@@ -11,7 +11,8 @@ from PIL import Image
 
 import forearm
 from forearm.images.codec import decode
-from forearm.jobs.verify import Check, Pairing, as_json, inspect, pairings, summary, verify
+from forearm.jobs.compare import Check
+from forearm.jobs.verify import Pairing, as_json, inspect, pairings, summary, verify
 from tests.jobs.test_armory import picture
 
 

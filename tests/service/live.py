@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 from forearm.images.picture import Picture
 from forearm.images.provenance import Tag
 from forearm.jobs.arm import Armourer
-from forearm.jobs.verify import Check
+from forearm.jobs.compare import Check
 from forearm.service.app import create_app
 from forearm.service.server import Announced, configured, listen
 from forearm.service.settings import Settings

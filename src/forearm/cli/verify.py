@@ -15,7 +15,7 @@ from rich.table import Table
 from forearm.cli.complete import among, attacks, models
 
 if TYPE_CHECKING:
-    from forearm.jobs.verify import Check
+    from forearm.jobs.compare import Check
 
 
 def verify(

@@ -27,12 +27,13 @@ from forearm.images.folder import Found, choose, sha256_of
 from forearm.images.journal import FOLDER, Line, OutputError, journal_name, journal_path, parse, part_of, read, same, spoken_of
 from forearm.images.objects import Store
 from forearm.jobs.arm import Armourer
+from forearm.jobs.compare import Check
 from forearm.jobs.labels import read_labels
 from forearm.jobs.plan import ProtectJob, check_names, key_for
 from forearm.jobs.protect import Progress, Report, protect
 from forearm.jobs.remote import Hands
 from forearm.jobs.summary import Summary
-from forearm.jobs.verify import Check, Pairing, pairing, verify
+from forearm.jobs.verify import Pairing, pairing, verify
 
 BLOCK = 256  # files on this machine's disk at a time, on either side
 

@@ -9,79 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from forearm.attacks.table import ATTACKS
 from forearm.core import lpips
-from forearm.core.losses import margin
-from forearm.core.noise import Noise
-from forearm.core.precision import verdict
-from forearm.core.publishing import Chain, family
-from forearm.core.quality import psnr, ssim
-from forearm.core.threat import Threat
+from forearm.core.publishing import family
 from forearm.errors import ForearmError, InputError
 from forearm.images.codec import decode
 from forearm.images.journal import History, journal_path, journals, read_all
-from forearm.images.picture import Picture
 from forearm.images.provenance import tag_of
-from forearm.jobs.armory import Armory, as_tensor, content_id
-from forearm.jobs.pair import Role
-from forearm.models.load import SMALL, embedded
+from forearm.jobs.armory import Armory
+from forearm.jobs.compare import Check, compared
+from forearm.models.load import embedded
 from forearm.registry import bind
-
-Distance = Callable[[Tensor, Tensor], Tensor]
-TARGETS = {True: ("backbone", "labeller"), False: ("photo_backbone", "photo_target", "photo_labeller")}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One target model on one file: does it say the label, without and under attack, on the original and on the armed file?"""
-
-    name: str
-    clean_before: bool
-    clean_after: bool
-    robust_before: bool
-    robust_after: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Survival:
-    """What holds once original and armed file went through a publishing chain, real codecs and all. Margins as in `Check`."""
-
-    chain: str
-    width: int  # as published
-    height: int
-    says: str  # the class that the backbone names on the armed file, published
-    margin_before: float
-    margin_after: float
-    targets: tuple[Target, ...]
-
-    @property
-    def robust(self) -> tuple[int, int]:
-        """How many targets are right under attack, on the original and on the armed file."""
-        return sum(t.robust_before for t in self.targets), sum(t.robust_after for t in self.targets)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One armed file, measured. `linf` is in levels of 1/255; margins are the backbone's, above 0 where it says the label."""
-
-    file: str
-    original: str
-    problem: str | None  # why it could not be measured or is not what it should be; None: all is well
-    within: bool = False
-    lossless: bool = False
-    linf: int = 0
-    psnr: float = 0.0
-    ssim: float = 0.0
-    lpips: float | None = None  # where the weights are given
-    label: int = -1
-    name: str = ""
-    margin_before: float = 0.0
-    margin_after: float = 0.0
-    targets: tuple[Target, ...] = ()
-    survival: Survival | None = None  # where a chain was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,101 +88,32 @@ def verify(
     """
     attacker: Callable[..., Tensor] = bind(ATTACKS, attack)
     armories: dict[tuple[str | None, ...], Armory] = {}
-    roles: dict[str, Role] = {}
     distance = None if lpips_weights is None else lpips.load(lpips_weights)
     chain = None if survive is None else family(survive)[0]
+    check = partial(compared, roles={}, attacker=attacker, distance=distance, chain=chain)
     for pair in pairs:
         key = (threat or pair.threat, backbone or pair.backbone, labeller or (None if pair.label is None else "backbone"))
         if key not in armories:
             armories[key] = Armory.open("none", *key, device=device)
         try:
-            yield _check(pair, armories[key], roles, attacker, targets, distance, chain)
+            yield _check(pair, armories[key], targets, check)
         except ForearmError as error:
             yield Check(str(pair.armed), str(pair.original), str(error))
 
 
-def _check(
-    pair: Pairing,
-    armory: Armory,
-    roles: dict[str, Role],
-    attacker: Callable[..., Tensor],
-    names: Sequence[str] | None,
-    distance: Distance | None,
-    chain: Chain | None,
-) -> Check:
+def _check(pair: Pairing, armory: Armory, targets: Sequence[str] | None, check: Callable[..., Check]) -> Check:
     before, after = decode(pair.original), decode(pair.armed)
-    if before.pixels.shape != after.pixels.shape:
-        raise InputError(f"{pair.armed}: {_size(after)}, its original {_size(before)}; the same size and mode")
-    x, x_armed = as_tensor(before.pixels, armory.device), as_tensor(after.pixels, armory.device)
-    height, width = before.pixels.shape[:2]
-    known = armory.pair(height, width)
-    label = armory.label(x, pair.label).index
-    linf = round(float((x_armed - x).abs().amax()) * 255)
-    within = bool(known.threat.distance(x_armed, x) <= known.threat.eps + 1e-6)
-    tagged = tag_of(pair.armed) is not None or after.format == "BMP"
-    problem = None if tagged else "carries no tag that says it is armed"
-    if not within and after.lossless:
-        problem = f"a change of {linf} levels leaves {known.threat}"
-    for name in names or TARGETS[max(height, width) <= SMALL]:
-        if name not in roles:
-            roles[name] = Role.load(name, armory.device)
-    seen_by = [roles[name] for name in names or TARGETS[max(height, width) <= SMALL]]
-    strike = partial(_attack, label=label, threat=known.threat, attacker=attacker, key=content_id(before.pixels))
-    return Check(
+    return check(
+        before,
+        after,
+        armory,
+        threat=armory.pair(*before.pixels.shape[:2]).threat,
+        label=pair.label,
+        tagged=tag_of(pair.armed) is not None,
+        targets=targets,
         file=str(pair.armed),
         original=str(pair.original),
-        problem=problem,
-        within=within,
-        lossless=after.lossless,
-        linf=linf,
-        psnr=float(psnr(x_armed, x)),
-        ssim=float(ssim(x_armed, x)),
-        lpips=None if distance is None else float(distance(_rgb(x_armed), _rgb(x))),
-        label=label,
-        name=known.backbone.card.classes[label],
-        margin_before=armory.margins([before.pixels], [label])[0],
-        margin_after=armory.margins([after.pixels], [label])[0],
-        targets=tuple(strike(role, x, x_armed) for role in seen_by),
-        survival=None if chain is None else _survival(chain, known.backbone, seen_by, strike, x, x_armed, label),
     )
-
-
-def _survival(
-    chain: Chain, backbone: Role, roles: Sequence[Role], strike: Callable[..., Target], x: Tensor, x_armed: Tensor, label: int
-) -> Survival:
-    """Both pictures through the chain's real codecs, each at the size it is published in, and judged there."""
-    published, published_armed = chain.exact(x), chain.exact(x_armed)
-    with torch.inference_mode():
-        logits = torch.cat([backbone.view(seen)(seen).float() for seen in (published, published_armed)])
-    before, after = margin(logits, torch.tensor([label, label], device=x.device)).neg().tolist()
-    return Survival(
-        chain=str(chain),
-        width=published.shape[3],
-        height=published.shape[2],
-        says=backbone.card.classes[int(logits[1].argmax())],
-        margin_before=before,
-        margin_after=after,
-        targets=tuple(strike(role, published, published_armed) for role in roles),
-    )
-
-
-def _rgb(x: Tensor) -> Tensor:
-    return x.expand(-1, 3, -1, -1)
-
-
-def _size(picture: Picture) -> str:
-    return f"{picture.pixels.shape[1]} x {picture.pixels.shape[0]} {picture.mode}"
-
-
-def _attack(role: Role, x: Tensor, x_armed: Tensor, label: int, threat: Threat, attacker: Callable[..., Tensor], key: int) -> Target:
-    """A target on original and release, each seen at the target's own size, then attacked there."""
-    view = role.view(x)
-    seen = torch.cat([view.see(x), view.see(x_armed)]).clamp(0.0, 1.0)
-    y = torch.tensor([label, label], device=x.device)
-    attacked = attacker(role.model, seen, y, threat=threat, noise=Noise(0, torch.tensor([key, key])))
-    clean, _ = verdict(role.model, seen, y)
-    robust, _ = verdict(role.model, attacked, y)
-    return Target(role.card.name, bool(clean[0]), bool(clean[1]), bool(clean[0] and robust[0]), bool(clean[1] and robust[1]))
 
 
 def summary(checks: Sequence[Check]) -> dict[str, Any]:

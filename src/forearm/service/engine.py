@@ -12,7 +12,7 @@ from typing import Protocol
 from forearm.images.picture import Picture
 from forearm.images.provenance import Tag
 from forearm.jobs.arm import Armourer
-from forearm.jobs.verify import Check
+from forearm.jobs.compare import Check
 from forearm.service.decoders import Decoders
 from forearm.service.metrics import Metrics
 from forearm.service.problems import Problem
