@@ -67,15 +67,15 @@ def test_mspd_gains_as_much_as_the_page_says() -> None:
 
 @pytest.mark.slow
 def test_a_short_training_beats_chance_and_resumes() -> None:
-    """The recipe itself, small: two epochs on 2,000 pictures."""
+    """The recipe itself, small: four epochs on 2,000 pictures."""
     import tempfile
     from pathlib import Path
 
     from forearm.jobs.train import TrainSettings, train
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = TrainSettings(arch="preact_resnet(width=8)", epochs=2, examples=2000, rate=0.1, average=0.9)
+        settings = TrainSettings(arch="preact_resnet(width=8)", epochs=4, examples=2000, batch=64, rate=0.05, average=0.9)
         train("standard", settings, Path(folder) / "tiny", stop_after=1)
         model = train("standard", settings, Path(folder) / "tiny")
         x, y = pictures(500)
-        assert float((model(x).argmax(1) == y).float().mean()) > 0.2
+        assert float((model(x).argmax(1) == y).float().mean()) > 0.25

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from forearm.errors import SpecError
 from forearm.models.autoencoder import Autoencoder, Code, Pooled, UpDecoder
 from forearm.models.blocks import IMAGENET_MEAN, IMAGENET_STD
-from forearm.models.vit import vit
+from forearm.models.vit import ViT, vit
 
 THINNEST = 16  # channels of the decoder's last layers
 
@@ -15,21 +15,10 @@ THINNEST = 16  # channels of the decoder's last layers
 class ViTEncoder(nn.Module):
     """The normed tokens of a `vit` at their places: pictures `n 3 h w` -> `n width h/patch w/patch`."""
 
-    def __init__(
-        self,
-        width: int,
-        depth: int,
-        heads: int,
-        patch: int,
-        size: int,
-        stem: str,
-        widen: float,
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
-    ) -> None:
+    def __init__(self, body: ViT, patch: int) -> None:
         super().__init__()
         self.patch = patch
-        self.vit = vit(1, width, depth, heads, patch, size, stem, "mean", widen, "gelu", mean, std)
+        self.vit = body
         self.vit.head = nn.Identity()  # type: ignore[assignment]  # the autoencoder's head reads the features
 
     def forward(self, x: Tensor) -> Code:
@@ -61,4 +50,5 @@ def vit_autoencoder(
     if patch != 2**doublings or doublings < 1:
         raise SpecError(f"vit_autoencoder: got patch={patch}; a power of two, for example 16")
     wide = (width, *(max(width // 2 ** (i + 1), THINNEST) for i in range(doublings)))
-    return Autoencoder(ViTEncoder(width, depth, heads, patch, size, stem, widen, mean, std), UpDecoder(wide), Pooled(width, classes))
+    body = vit(1, width, depth, heads, patch, size, stem, "mean", widen, "gelu", mean, std)
+    return Autoencoder(ViTEncoder(body, patch), UpDecoder(wide), Pooled(width, classes))
