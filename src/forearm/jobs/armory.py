@@ -1,6 +1,7 @@
-"""The armourer that `forearm protect` and `forearm.arm` use: embedded or given models, one picture at a time.
+"""The armourer that `forearm protect` and `forearm.arm` use: embedded or given models, each picture alone.
 
-Each picture is armed alone (its copies form the batch), so its bytes do not depend on its neighbours, on the batch size or on a resumed run.
+A picture's copies form the batch, and on a CPU one thread computes them, so its bytes do not depend on its neighbours, on the batch size, on a resumed run
+or on the number of cores.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def arm(
       `n c h w` in [0, 1] with 1 or 3 channels -> a tensor of the same type, on the 8-bit grid. A batch gives a list of reports.
     label: a class by number or name, one for each picture of a batch; None asks the labeller (see `Armory.open` for the other options).
     Raises InputError for what is not a picture or cannot keep its bounds, SpecError for unknown names. Cost: 40 gradients of the backbone a
-    picture, for MSPD; with `min_psnr` or `max_lpips` as many again for each budget that is tried.
+    picture, for MSPD, on one core a picture; with `min_psnr` or `max_lpips` as many again for each budget that is tried.
     """
     armory = Armory.open(
         defense, threat, backbone, labeller, seed, device, threshold, strength=strength, survive=survive, min_psnr=min_psnr,
