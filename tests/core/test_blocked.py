@@ -62,6 +62,13 @@ def test_blocks_serve_gradients_alone() -> None:
     assert module.bias is module.conv.bias
 
 
+def test_nothing_is_drawn_and_nothing_can_be_trained() -> None:
+    plain, before = conv(), torch.get_rng_state()
+    module = Blocked(plain)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+
+
 def hooked(given: nn.Conv2d) -> nn.Conv2d:
     given.register_forward_hook(lambda *_: None)
     return given

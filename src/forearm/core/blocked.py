@@ -33,7 +33,7 @@ class Blocked(nn.Module):
         outer, inner = conv.out_channels, conv.in_channels
         whole = F.pad(conv.weight.detach(), (before[1], after[1], before[0], after[0]))
         split = whole.reshape(outer, inner, blocks[0], self.side, blocks[1], self.side).permute(0, 1, 3, 5, 2, 4)
-        self.dense = nn.Conv2d(inner * self.side**2, outer, (blocks[0], blocks[1]), bias=False, device=whole.device, dtype=whole.dtype)
+        self.dense = nn.Conv2d(inner * self.side**2, outer, (blocks[0], blocks[1]), bias=False, device="meta")  # its weights are not drawn
         self.dense.weight = nn.Parameter(split.reshape(self.dense.weight.shape).contiguous(), requires_grad=False)
         self.dense.bias = conv.bias
 
