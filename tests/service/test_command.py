@@ -99,7 +99,7 @@ def test_a_tag_chooses_no_model_and_no_odd_threat() -> None:
 
 
 def test_models_are_loaded_in_a_thread_that_ends() -> None:
-    """OpenMP counts the threads that computed: the main one must not, or the one that arms loses 40 % of its speed."""
+    """OpenMP counts the threads that computed: the main one must not, or those that arm wait for each other asleep."""
     seen: list[tuple[int, threading.Thread]] = []
 
     class Loading(Armory):

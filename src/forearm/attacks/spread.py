@@ -27,8 +27,8 @@ def spread(attack: Callable[..., Tensor], workers: int) -> Callable[..., Tensor]
     An example's noise is its own, so what is found for it differs from the undivided call by the rounding of another batch
     size alone. On Linux without an accelerator the groups are forked processes, so whatever the model writes to itself
     (counters, hooks) stays there; elsewhere they are threads, which call the model all at once: there it must not write to
-    itself. On two cores an attack of many small steps (APGD, FAB, Square) takes about .6 of the time that it takes when both
-    share each operation, and as threads about .7. Errors are the attack's own. Cost: the attack's own.
+    itself. It pays for attacks of many small steps (APGD, FAB, Square), as processes more than as threads, which wait for the
+    interpreter's lock. Errors are the attack's own. Cost: the attack's own.
     """
 
     def spread_out(model: Classifier, x: Tensor, y: Tensor, *, threat: Threat, noise: Noise) -> Tensor:

@@ -68,7 +68,7 @@ def load_aside(armory: Armory) -> None:
     """Load the models for small pictures and for photos, so that what cannot be loaded is told before anything listens.
 
     In a thread that ends: OpenMP keeps threads for each thread that ever computed, and once there are more of them than cores it lets all wait
-    asleep at every barrier, which costs the service's one computing thread 40 % of its speed.
+    asleep at every barrier. The main thread must not be one of them while the service's own compute.
     """
     with ThreadPoolExecutor(1) as aside:
         list(aside.map(lambda side: armory.pair(side, side), (32, 256)))

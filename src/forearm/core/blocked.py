@@ -16,8 +16,7 @@ class Blocked(nn.Module):
 
     A convolution of stride s over c channels is one of stride 1 over the c s^2 channels of the blocks, whose kernel is `conv`'s with zeros
     around it up to whole blocks. The sums are the same but for their order. The way back, which a CPU does one channel of
-    the picture at a time, takes a third of the time; the way there is a little slower. Pictures whose sides are no multiple of s are convolved as they
-    are.
+    the picture at a time, is faster; the way there is a little slower. Pictures whose sides are no multiple of s are convolved as they are.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

@@ -167,8 +167,8 @@ class Armory:
     def _each(self, work: Callable[[Pixels, Given], Made], pictures: Sequence[Pixels], given: Sequence[Given]) -> list[Made]:
         """`work` on each picture; on a CPU each on one thread, as many at once as torch has threads.
 
-        Sums are rounded otherwise when threads share them: so a picture gets the same bytes on any number of cores, and two cores do two pictures in
-        four fifths of the time that they take over sharing each.
+        Sums are rounded otherwise when threads share them: so a picture gets the same bytes on any number of cores, and two cores do two pictures
+        sooner than they do one after the other together.
         """
         if self.hands == 1 or not pictures:
             return [work(pixels, one) for pixels, one in zip(pictures, given, strict=True)]
