@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus mspd_ablation mspd_reversion mspd_purifiers mspd_lemmas working_size protect_folder ray_driver masking_verdict audit_resume gcm_table together challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
+CLAIMS := mspd_gain mspd_informed mspd_table mspd_cost mspd_plus mspd_ablation mspd_reversion mspd_purifiers mspd_lemmas working_size protect_folder ray_driver masking_verdict audit_resume default_release gcm_table together purifiers challenge_ingredients mid_mnist mid_cifar10 mid_adaptive mid_ablation mid_theory survival service_load
 # These need other libraries beside ours; their docstrings say which.
 RIVALS := pgd_speed autoattack_speed autoattack_parity hostile_requests ray_identical ray_overhead
 

@@ -1,7 +1,7 @@
 """Claim: no standard purifier between release and attack removes MSPD's gain on robust targets that it never saw.
 
-Release and bare picture go through the same channel (JPEG 90, 75, 50; 5 and 4 bits; Gaussian blur; median; uniform noise; down and up by a half; with
-`--autoencoder` a trained student of MID), are rounded to 8 bits, and are attacked with PGD-20 at 8/255 around that; CIFAR-10's first test images, the
+Release and bare picture go through the same channel (JPEG 90, 75, 50; 5 and 4 bits; Gaussian blur; median; uniform noise; down and up by a half; a
+denoising autoencoder and a MID student of the zoo), are rounded to 8 bits, and are attacked with PGD-20 at 8/255 around that; CIFAR-10's first test images, the
 labeller's labels, accuracy against the true ones. With robust accuracies R, what a channel leaves of the gain is
 
     (R(release, channel) - R(bare, channel)) / (R(release) - R(bare))
@@ -9,14 +9,14 @@ labeller's labels, accuracy against the true ones. With robust accuracies R, wha
 on the mean of held-out targets, with a bootstrap interval over pictures, both gains drawn together. The claim's value is the least lower bound, over
 channels, of the numerator, picture by picture. Needs the data sets in FOREARM_DATA; `mspd_cells.py` says how runs resume.
 
-    OMP_NUM_THREADS=1 python benchmarks/mspd_purifiers.py [--examples 150] [--autoencoder checkpoints/NAME] [--minutes 60]
+    OMP_NUM_THREADS=1 python benchmarks/mspd_purifiers.py [--examples 150] [--autoencoders NAME ...] [--minutes 60]
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from claim import record
 from forearm.core.channel import CHANNELS
 from forearm.core.noise import Noise
 from forearm.core.quantize import to_8bit
+from forearm.models.load import Model
 from forearm.registry import bind
 from mspd_cells import BACKBONE, FIGURES, Cell, Row, Stand, compared, missing, run, verdicts_of
 from mspd_table import Verdicts
@@ -58,18 +59,22 @@ def through(spec: str) -> Channel:
     return lambda x, ids: bind(CHANNELS, spec)(x, noise=Noise(2, ids))
 
 
-def rows_of(autoencoder: str | None) -> dict[str, Row]:
+def regenerated(model: Model) -> Channel:
+    """The pictures as an autoencoder makes them again."""
+
+    def again(x: Tensor, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            made: Tensor = model.network.regenerate(x)
+        return made
+
+    return again
+
+
+def rows_of(autoencoders: Sequence[str]) -> dict[str, Row]:
     """Bare and armed pictures, as they are and through every channel."""
     channels = {"": ("none", through("none"))} | {name: (spec, through(spec)) for name, spec in PURIFIERS.items()}
-    if autoencoder is not None:
-        model = forearm.load_model(autoencoder)
-
-        def regenerated(x: Tensor, ids: Tensor) -> Tensor:
-            with torch.no_grad():
-                made: Tensor = model.network.regenerate(x)
-            return made
-
-        channels["autoencoder"] = (f"autoencoder {model.card.sha256}", regenerated)
+    for model in map(forearm.load_model, autoencoders):
+        channels[f"made again by {model.card.name}"] = (f"autoencoder {model.card.sha256}", regenerated(model))
     return {
         f"{release}{', ' if name else ''}{name}": Row(f"{release} {what}", partial(worn, release, channel))
         for name, (what, channel) in channels.items()
@@ -140,15 +145,15 @@ def draw(channels: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What purifiers between release and attack leave of MSPD's gain.")
     parser.add_argument("--examples", type=int, default=150)
-    parser.add_argument("--autoencoder", help="a trained student of MID, by name or folder, as one more purifier")
+    parser.add_argument(
+        "--autoencoders", nargs="*", default=["cifar10_denoiser", "cifar10_mid"], help="denoisers or students of MID, by name or folder"
+    )
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, between two units")
     given = parser.parse_args()
     stand = Stand.load("mspd_purifiers", given.examples)
-    rows = rows_of(given.autoencoder)
+    rows = rows_of(given.autoencoders)
     run(stand, rows, given.minutes)
     details = summed(stand, rows)
-    if given.autoencoder is None:
-        details["not measured"].append("an autoencoder: --autoencoder was not given")
     gains = {name: row["mspd"]["held out"]["above none"] for name, row in details["channels"].items() if name}
     if not gains or None in gains.values():
         print("no claim yet: too little is measured")

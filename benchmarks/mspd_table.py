@@ -16,7 +16,7 @@ summed up either way (`details` lists what is not). A unit is named by the sha25
 folder to begin anew. `--targets` and `--part` choose what is run, not what is summed up. `--plan` times ten pictures of every kind of unit and runs
 nothing. Needs the data sets in FOREARM_DATA; nets of the zoo that are not there are left out, and named.
 
-    OMP_NUM_THREADS=1 python benchmarks/mspd_table.py [--examples 200] [--strong 50] [--part cifar10|photos] [--targets a,b] [--minutes 60] [--plan]
+    OMP_NUM_THREADS=1 python benchmarks/mspd_table.py [--examples 200] [--photos 200] [--strong 50] [--part cifar10] [--targets a,b] [--minutes 60] [--plan]
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def protecting(bench: Bench, units: list[Unit]) -> float:
     return total
 
 
-def recorded(details: dict[str, Any], examples: int) -> None:
+def recorded(details: dict[str, Any], examples: dict[str, int]) -> None:
     """The claim, once there is a mean over all robust targets of CIFAR-10: under AutoAttack, and until that is there under PGD-50, which proves nothing."""
     means = details.get("cifar10", {}).get("means", {"targets": [], "ways": {}})
     for way in (STRONGEST, "PGD-50"):
@@ -264,9 +264,8 @@ def recorded(details: dict[str, Any], examples: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Releases, labels, targets and attacks: the paper's table, and further.")
-    parser.add_argument(
-        "--examples", type=int, default=200, help="CIFAR-10 test images, and photos, that are loaded; costly attacks see a part of them"
-    )
+    parser.add_argument("--examples", type=int, default=200, help="CIFAR-10 test images; costly attacks see a part of them")
+    parser.add_argument("--photos", type=int, default=200, help="held-out photos, likewise")
     parser.add_argument("--strong", type=int, default=50, help="pictures for AutoAttack")
     parser.add_argument("--part", choices=tuple(WAYS), help="run this part alone")
     parser.add_argument("--targets", help="run these targets alone, for example resnet2b,cnn_a_adv4")
@@ -275,7 +274,8 @@ def main() -> None:
     given = parser.parse_args()
     began = time.monotonic()
     parts = [part for part in WAYS if given.part in (None, part) or (not given.plan and (RUNS / part).is_dir())]
-    benches = {part: Bench.load(part, given.examples) for part in parts}
+    many = {"cifar10": given.examples, "photos": given.photos}
+    benches = {part: Bench.load(part, many[part]) for part in parts}
     units = {part: bench.units(given.strong) for part, bench in benches.items()}
     targets = given.targets.split(",") if given.targets else [name for bench in benches.values() for name in bench.nets]
     chosen = [(part, unit) for part, some in units.items() for unit in some if given.part in (None, part) and unit.target in targets]
@@ -290,7 +290,7 @@ def main() -> None:
         clean, robust = benches[part].flags(unit)
         figures = f"{int(clean.sum()):2} right, {int(robust.sum()):2} under attack, of {len(clean)}"
         print(f"{number}/{len(todo)} {unit.target}, {unit.release} ({unit.labels}), {unit.way}, from {unit.start}: {figures}", flush=True)
-    recorded({part: found for part, bench in benches.items() if (found := summed(bench, units[part])) is not None}, given.examples)
+    recorded({part: found for part, bench in benches.items() if (found := summed(bench, units[part])) is not None}, many)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+import tables_default
 import tables_gcm
 import tables_mid
 import tables_mspd
@@ -58,6 +59,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": lambda: models(zoo()),
     "informed": informed,
     "claims": claims,
+    **tables_default.TABLES,
     **tables_mspd.TABLES,
     **tables_studies.TABLES,
     **tables_gcm.TABLES,

@@ -108,6 +108,26 @@ def ingredients_attacked() -> str:
     return markdown([f"trained with (n = {r['n']})", *(title for title, _ in shown)], body)
 
 
+def purified() -> str:
+    """Every purifier by who attacks it."""
+    r = result("purifiers")
+    ways = ("carried over", "does not know", "knows", "worst")
+    body = [
+        [f"`{name}`", share(row["clean"]), *(share(row[way]) if way in row else "-" for way in ways), signed(row["above none"])]
+        for name, row in r["details"].items()
+    ]
+    head = [
+        f"before the model (n = {r['n']})",
+        "clean",
+        "carried over from the bare model",
+        "does not know",
+        "knows",
+        "worst of all",
+        "above none, paired",
+    ]
+    return markdown(head, body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gcm ar": when_measured("gcm_table", lambda: concealed("ar")),
     "gcm robust": when_measured("gcm_table", lambda: concealed("robust")),
@@ -117,6 +137,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gcm controls": when_measured("gcm_table", noise_controls),
     "gcm steps": when_measured("gcm_table", to_and_fro),
     "together": when_measured("together", combinations),
+    "purified": when_measured("purifiers", purified),
     "challenge": when_measured("challenge_ingredients", ingredients),
     "challenge attacked": when_measured("challenge_ingredients", ingredients_attacked),
 }

@@ -1,8 +1,8 @@
-"""Claim: against who knows both, GCM adds nothing to MSPD nor to a bare model, and MSPD keeps what it is worth, on robust and on natural models.
+"""Claim: against who knows both, GCM adds nothing to MSPD nor to a bare model, and MSPD keeps what it is worth, on robust and natural models and a MID student.
 
-`examples/together.toml` on the first CIFAR-10 test images and on held-out photos, with a robust CIFAR-10 net that this project did not train, and with
-one attacker more: he knows GCM and not MSPD's settings, so he takes the bare model's gradient around what was released. The worst case is over all
-attackers. Needs the data sets in FOREARM_DATA. A run that was broken off goes on with the same command.
+`examples/together.toml` on the first CIFAR-10 test images and on held-out photos, with a robust CIFAR-10 net that this project did not train, a MID
+student of the zoo, and with one attacker more: he knows GCM and not MSPD's settings, so he takes the bare model's gradient around what was released.
+The worst case is over all attackers. Needs the data sets in FOREARM_DATA. A run that was broken off goes on with the same command.
 
     python benchmarks/together.py [--examples 200] [--photos 100] [--jobs 2] [--models cifar10_backbone resnet2b]
 """
@@ -31,6 +31,7 @@ KINDS = {  # how each was trained
     "cifar10_backbone": "robust, MSPD's backbone",
     "cifar10_labeller": "natural",
     "resnet2b": "robust",
+    "cifar10_mid": "MID student",
     "photo_target": "robust",
     "photo_labeller": "natural",
 }
@@ -43,7 +44,7 @@ def combined(examples: int, count: int, models: Iterable[str] = tuple(KINDS)) ->
     foreign = f"resnet2b={sets.root() / 'cifar10_weights' / 'abcrown' / 'resnet2b.pth'}"
     small, large = matrix.grid
     grids = [
-        small.model_copy(update={"models": [*small.models, foreign], "examples": examples}),
+        small.model_copy(update={"models": [*small.models, foreign, "cifar10_mid"], "examples": examples}),
         large.model_copy(update={"examples": count}),
     ]
     kept = [grid.model_copy(update={"models": [name for name in grid.models if name.partition("=")[0] in models]}) for grid in grids]
@@ -108,7 +109,7 @@ def main() -> None:
     most = max(added, key=lambda one: abs(float(one["value"])))
     record(
         "together",
-        "in the worst case over attackers who know and who do not, GCM adds nothing: neither to a bare model nor to MSPD, robust or natural",
+        "in the worst case over attackers who know and who do not, GCM adds nothing: neither to a bare model nor to MSPD: robust, natural or trained by MID",
         100 * abs(most["value"]),
         "points of worst-case robust accuracy that GCM changes, the most over models, with MSPD and without",
         n=sum({row["data"]: row["defenses"]["none"]["worst"]["n"] for row in details.values()}.values()),

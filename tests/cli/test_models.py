@@ -58,23 +58,23 @@ def test_verify_without_a_name_checks_all_embedded_models() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_model(tmp_path / "cifar10_wide")
+    write_model(tmp_path / "cifar10_resnext")
     monkeypatch.setenv("FOREARM_ZOO", str(tmp_path))
     return tmp_path
 
 
 def test_the_zoo_is_listed_verified_and_measured_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = RUN.invoke(app, ["list"]).stdout
-    assert "\ncifar10_wide  32 px" in listed
-    assert "not here: cifar10_preact" in listed
-    assert [card["name"] for card in json.loads(RUN.invoke(app, ["list", "--json"]).stdout)["zoo"]] == ["cifar10_wide"]
-    assert "ok      cifar10_wide" in RUN.invoke(app, ["verify"]).stdout
+    assert "\ncifar10_resnext  32 px" in listed
+    assert "not here: cifar10_denoiser, cifar10_mid, cifar10_vit" in listed
+    assert [card["name"] for card in json.loads(RUN.invoke(app, ["list", "--json"]).stdout)["zoo"]] == ["cifar10_resnext"]
+    assert "ok      cifar10_resnext" in RUN.invoke(app, ["verify"]).stdout
     pictures = Pictures(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), CIFAR10)
     monkeypatch.setattr(sets, "load", lambda spec, split, folder: pictures)
-    assert RUN.invoke(app, ["measure", "cifar10_wide", "--steps", "1", "--write"]).exit_code == 0
-    card = read_card(folder / "cifar10_wide" / "card.toml")
-    assert card.measured[0].command == "forearm models measure cifar10_wide --steps 1"
-    with (folder / "cifar10_wide" / "weights.safetensors").open("ab") as file:
+    assert RUN.invoke(app, ["measure", "cifar10_resnext", "--steps", "1", "--write"]).exit_code == 0
+    card = read_card(folder / "cifar10_resnext" / "card.toml")
+    assert card.measured[0].command == "forearm models measure cifar10_resnext --steps 1"
+    with (folder / "cifar10_resnext" / "weights.safetensors").open("ab") as file:
         file.write(b"\0")
     bad = RUN.invoke(app, ["verify"])
     assert bad.exit_code == 1

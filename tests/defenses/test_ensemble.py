@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from forearm.core.gradients import Classifier, input_gradient
 from forearm.core.losses import cross_entropy
 from forearm.core.noise import Noise
+from forearm.core.publishing import family
 from forearm.core.threat import Threat
-from forearm.defenses.preemptive.ensemble import Ensemble, combine
+from forearm.defenses.preemptive.ensemble import Ensemble, combine, ensemble
 from forearm.defenses.preemptive.looks import Coarse, Mirrored, looks
 from forearm.defenses.preemptive.protector import PREEMPTIVE
 from forearm.defenses.preemptive.reversion import revert
@@ -150,7 +151,9 @@ def test_what_is_no_ensemble() -> None:
         Ensemble((net(1),), "loud")
 
 
-@pytest.mark.parametrize("spec", ["s_fgsm", "s_pgd(steps=3)", "mspd(copies=2)", "bilevel(steps=2, inner=2)", "looks", "polish(steps=2)"])
+@pytest.mark.parametrize(
+    "spec", ["ensemble", "s_fgsm", "s_pgd(steps=3)", "mspd(copies=2)", "bilevel(steps=2, inner=2)", "looks", "polish(steps=2)"]
+)
 def test_every_protector_takes_one(spec: str) -> None:
     """It hardens for both members at once: the margin of each grows."""
     members, x = (net(1), net(2, 20.0)), pictures()
@@ -158,6 +161,37 @@ def test_every_protector_takes_one(spec: str) -> None:
     assert float(THREAT.distance(armed, x).max()) <= THREAT.eps * (1 + 1e-9)
     for member in members:
         assert float(cross_entropy(member(armed), Y).sum()) < float(cross_entropy(member(x), Y).sum())
+
+
+# The release that is made with one
+
+
+def test_the_ensembles_release_is_one_step_of_the_members_own_directions() -> None:
+    """In float64 beside the slow reference. The mutants: two steps of half the size, and the gradient of the first member alone."""
+    members, x = [net(1), net(2, 40.0)], pictures()
+    made = ensemble(Ensemble(tuple(members)), x, Y, threat=THREAT, noise=Noise.of(3))
+    assert torch.allclose(made, (x - THREAT.eps * own_directions(members, x).sign()).clamp(0.0, 1.0), atol=1e-12)
+    for model, steps in ((Ensemble(tuple(members)), 2), (members[0], 1)):
+        mutant = bind(PREEMPTIVE, f"s_pgd(steps={steps}, step={1 / steps})")(model, x, Y, threat=THREAT, noise=Noise.of(3))
+        assert float((mutant - made).abs().max()) > 1e-3
+
+
+def test_a_release_that_survives_has_a_member_for_each_chain() -> None:
+    """The mutants: no chain, and one chain of the two alone."""
+    torch.manual_seed(3)
+    member = nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(6 * 15 * 15, 5)).double().requires_grad_(False)
+    x = 0.25 + 0.5 * Noise.of(3, seed=2).uniform(torch.empty(3, 3, 32, 32, dtype=torch.float64))
+
+    def armed(survive: str) -> Tensor:
+        return ensemble(Ensemble((member,)), x, Y, threat=THREAT, noise=Noise.of(3), survive=survive)
+
+    chains = [family(text)[0] for text in ("jpeg:50", "resize:16")]
+    wanted = s_fgsm(Ensemble(tuple(lambda z, c=c: member(c.soft(z)) for c in chains)), x, Y, threat=THREAT, noise=Noise.of(3))  # type: ignore[misc]
+    made = armed("jpeg:50|resize:16")
+    assert torch.allclose(made, wanted, atol=1e-12)
+    assert torch.equal(armed("none"), s_fgsm(member, x, Y, threat=THREAT, noise=Noise.of(3)))
+    for mutant in ("none", "jpeg:50", "resize:16"):
+        assert float((armed(mutant) - made).abs().max()) > THREAT.eps
 
 
 # Looks

@@ -19,7 +19,7 @@ from forearm.defenses.preemptive.single_step import s_fgsm
 from forearm.errors import SpecError
 from forearm.jobs.arm import Armed
 from forearm.jobs.armory import Armory, as_tensor, content_id
-from forearm.models.load import load_model
+from forearm.models.load import load_model, usual
 from tests.models.tiny import write_model
 
 
@@ -104,6 +104,14 @@ def test_several_backbones_are_one_ensemble(pair: dict[str, str], tmp_path: Path
     known = arms.settings(32, 32)
     assert known["backbone"] == "+".join(model.card.name for model in models)
     assert known["backbone_sha256"] == "+".join(model.card.sha256 for model in models)
+
+
+def test_what_is_armed_with_where_nobody_says() -> None:
+    """Several embedded backbones for the default, one for the published methods and for who names one."""
+    known = [Armory.open(device="cpu", **options).settings(32, 32) for options in ({}, {"defense": "mspd"}, {"backbone": "cifar10_wide"})]  # type: ignore[arg-type]
+    assert [one["defense"] for one in known] == ["ensemble", "mspd", "ensemble"]
+    assert [one["backbone"] for one in known] == [usual("ensemble", True)[0], "cifar10_backbone", "cifar10_wide"]
+    assert "+" in str(known[0]["backbone"])
 
 
 def test_backbones_of_other_sizes_or_classes_are_no_ensemble(pair: dict[str, str], tmp_path: Path) -> None:

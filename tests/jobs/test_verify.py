@@ -63,7 +63,14 @@ def test_an_untagged_copy_a_wrong_size_and_a_broken_file_are_problems_not_crashe
 
 
 @pytest.mark.parametrize(
-    ("named", "followed"), [("photo_backbone", "photo_backbone"), ("https://example.org/a.pth", None), ("/etc/x", None)]
+    ("named", "followed"),
+    [
+        ("photo_backbone", "photo_backbone"),
+        ("photo_backbone+photo_wide", "photo_backbone+photo_wide"),
+        ("https://example.org/a.pth", None),
+        ("photo_backbone+/etc/x", None),
+        ("photo_wide+photo_wide+photo_wide", None),  # a tag may not make us load as often as it likes
+    ],
 )
 def test_a_file_cannot_name_what_is_loaded(files: Pairing, named: str, followed: str | None) -> None:
     from forearm.images.codec import encode

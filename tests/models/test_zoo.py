@@ -21,28 +21,28 @@ AT_HAND = [name for name, source in FOREIGN.items() if source.file]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A zoo of one model, `cifar10_wide`, and one that no table knows."""
-    for name in ("cifar10_wide", "mine"):
+    """A zoo of one model, `cifar10_resnext`, and one that no table knows."""
+    for name in ("cifar10_resnext", "mine"):
         write_model(tmp_path / "zoo" / name)
     monkeypatch.setenv("FOREARM_ZOO", str(tmp_path / "zoo"))
     return tmp_path / "zoo"
 
 
 def test_a_model_of_the_zoo_by_name(folder: Path) -> None:
-    assert zoo.zoo() == ("cifar10_wide", "mine")
+    assert zoo.zoo() == ("cifar10_resnext", "mine")
     for name in zoo.zoo():
         assert load_model(name).card.name == name
         assert locate(name).card_file == folder / name / "card.toml"
     (folder / "loose.toml").write_text("")
     (folder / "empty").mkdir()
-    assert zoo.zoo() == ("cifar10_wide", "mine")
+    assert zoo.zoo() == ("cifar10_resnext", "mine")
 
 
 def test_its_weights_are_checked(folder: Path) -> None:
-    weights = folder / "cifar10_wide" / "weights.safetensors"
+    weights = folder / "cifar10_resnext" / "weights.safetensors"
     save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
     with pytest.raises(ArtifactError, match="expected"):
-        load_model("cifar10_wide")
+        load_model("cifar10_resnext")
 
 
 def test_what_is_not_here_says_where_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +56,10 @@ def test_what_is_not_here_says_where_it_is(folder: Path, monkeypatch: pytest.Mon
     assert zoo.zoo_folder() is None
     assert zoo.zoo() == ()
     with pytest.raises(ArtifactError, match="no checkout"):
-        load_model("cifar10_wide")
+        load_model("cifar10_resnext")
     monkeypatch.setenv("FOREARM_ZOO", str(folder / "nowhere"))
     with pytest.raises(ArtifactError, match="FOREARM_ZOO: got"):
-        load_model("cifar10_wide")
+        load_model("cifar10_resnext")
 
 
 def test_a_checkout_has_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,10 +72,10 @@ def test_a_checkout_has_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_path_is_not_the_zoo(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_model(tmp_path / "cifar10_wide", arch="resnet9(width=4)")
+    write_model(tmp_path / "cifar10_resnext", arch="resnet9(width=4)")
     monkeypatch.chdir(tmp_path)
-    assert load_model("cifar10_wide").card.arch == ARCH
-    assert load_model("./cifar10_wide").card.arch == "resnet9(width=4)"
+    assert load_model("cifar10_resnext").card.arch == ARCH
+    assert load_model("./cifar10_resnext").card.arch == "resnet9(width=4)"
 
 
 @pytest.mark.parametrize("name", zoo.ZOO)

@@ -15,6 +15,7 @@ import typer
 from forearm.cli.complete import among, models, protectors
 from forearm.cli.examples import ending
 from forearm.cli.exits import Exit, exit_for, exit_of
+from forearm.defenses.preemptive.protector import DEFAULT
 from forearm.errors import ForearmError, InputError, SpecError
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ EPILOG = ending("protect")
 
 Paths = Annotated[list[str], typer.Argument(help="Folders, pictures and addresses (s3://bucket/photos); - reads one picture from stdin.")]
 Out = Annotated[str | None, typer.Option("--out", "-o", help="Output folder or address; - writes one picture to stdout.")]
-Defense = Annotated[str, typer.Option(autocompletion=protectors, help="Defence by name, for example 'mspd(copies=20)'.")]
+Defense = Annotated[
+    str, typer.Option(autocompletion=protectors, help="Defence by name, for example mspd, as published, or 'mspd(copies=10)'.")
+]
 Threat = Annotated[
     str | None, typer.Option(help="Threat, for example linf:8/255 (default: linf:8/255 up to 64 pixels, linf:4/255 for photos).")
 ]
@@ -64,7 +67,7 @@ Backbone = Annotated[
     str | None,
     typer.Option(
         autocompletion=models,
-        help="The network that says which change helps: name or path, or several as in a+b (default: the embedded one for the picture's size).",
+        help="The network that says which change helps: name or path, or several as in a+b (default: the embedded ones for the picture's size).",
     ),
 ]
 Labeller = Annotated[
@@ -107,7 +110,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the summary to stdout 
 
 
 def protect(
-    paths: Paths, *, out: Out = None, defense: Defense = "mspd", threat: Threat = None, strength: Strength = None,
+    paths: Paths, *, out: Out = None, defense: Defense = DEFAULT, threat: Threat = None, strength: Strength = None,
     survive: Survive = None, min_psnr: MinPsnr = None, max_lpips: MaxLpips = None, lpips: Lpips = None, backbone: Backbone = None,
     labeller: Labeller = None, labels: Labels = None, label: Label = None, threshold: Threshold = 0.5, seed: Seed = 0,
     device: Device = None, include: Include = None, exclude: Exclude = None, in_place: InPlace = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forearm.cli.protect import Backbone, Defense, Device, Labeller, Seed, Threat, Threshold
+from forearm.defenses.preemptive.protector import DEFAULT
 from forearm.errors import SpecError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Port; 0 takes any free one.")] = 8000,
     api_key_file: Annotated[Path | None, typer.Option(help=f"File with the API key (or the variable {KEY}).")] = None,
     name: Annotated[list[str] | None, typer.Option(help="A further host name that clients use; may be given again.")] = None,
-    defense: Defense = "mspd",
+    defense: Defense = DEFAULT,
     threat: Threat = None,
     backbone: Backbone = None,
     labeller: Labeller = None,

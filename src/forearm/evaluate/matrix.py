@@ -21,7 +21,7 @@ from forearm.errors import ForearmError, SpecError
 from forearm.evaluate.cell import Cell, backbones
 from forearm.evaluate.chosen import Sources, content, full_name
 from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec, students
-from forearm.models.load import PAIRS, SMALL
+from forearm.models.load import SMALL, usual
 from forearm.registry import bind, parse
 
 Names = list[str]
@@ -130,8 +130,8 @@ def _cell(
     release = backbone = labeller = source = ""
     contents = [content("model", sources.card(model)), f"pictures={pictures.sha256}"]
     _same_classes(model, len(sources.card(model).classes), dataset, len(pictures.classes))
-    if preemptive_part(defense) != "none":
-        pair = PAIRS[max(pictures.pixels.shape[2:]) <= SMALL]
+    if (before := preemptive_part(defense)) != "none":
+        pair = usual(before, max(pictures.pixels.shape[2:]) <= SMALL)
         release = str(replace(Threat.parse(matrix.setting(grid, "release_threat", threat)), targeted=False))
         backbone = "+".join(full_name(name) for _, name in backbones(matrix.setting(grid, "backbone", pair[0])))
         labeller = full_name(matrix.setting(grid, "labeller", pair[1])) if labels == "decoupled" else ""

@@ -27,13 +27,13 @@ from forearm.core.quantize import release
 from forearm.core.threat import Threat
 from forearm.core.view import View
 from forearm.defenses.preemptive.large import at_working_size
-from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
+from forearm.defenses.preemptive.protector import DEFAULT, PREEMPTIVE, Protector
 from forearm.errors import InputError, SpecError
 from forearm.evaluate.defense import students
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.bounds import Bounds, largest
 from forearm.jobs.pair import Pair
-from forearm.models.load import PAIRS, SMALL
+from forearm.models.load import SMALL, usual
 from forearm.registry import accepts, bind
 
 Given = TypeVar("Given")
@@ -76,7 +76,7 @@ class Armory:
     @classmethod
     def open(
         cls,
-        defense: str = "mspd",
+        defense: str = DEFAULT,
         threat: str | None = None,
         backbone: str | None = None,
         labeller: str | None = None,
@@ -92,10 +92,10 @@ class Armory:
     ) -> Armory:
         """An armoury by names.
 
-        `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded pair for the
-        picture's size; several backbones, as in "cifar10_backbone+cifar10_preact", are one `Ensemble`, whose first is what labels and is measured
-        as the backbone; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a picture is uncertain
-        and the backbone labels it instead. `strength` names a threat for each size of picture instead of `threat` (`STRENGTHS`); `survive`
+        `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded ones for the
+        picture's size (`models.load.usual`); several backbones, as in "cifar10_backbone+cifar10_preact", are one `Ensemble`, whose first is what
+        labels and is measured as the backbone; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a
+        picture is uncertain and the backbone labels it instead. `strength` names a threat for each size of picture instead of `threat` (`STRENGTHS`); `survive`
         publishing chains that the copies of the defence are seen through (`core.publishing`). With `min_psnr` (dB) or `max_lpips` (with the
         weights' folder `lpips`) each picture gets the largest budget up to the threat, in levels of 1/255, at which its release keeps them;
         a picture for which even 1/255 is too much is refused. Unknown names and options raise SpecError before any model is loaded.
@@ -128,7 +128,7 @@ class Armory:
         """The models for pictures of this size."""
         small = max(height, width) <= SMALL
         if small not in self._pairs:
-            backbone, labeller = PAIRS[small]
+            backbone, labeller = usual(self.defense, small)
             threat = self.threat or STRENGTHS[self.strength][small]
             writer = next(iter(students(self.defense)), None)
             self._pairs[small] = Pair.load(self.backbone or backbone, self.labeller or labeller, threat, self.device, writer)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from forearm.attacks.spread import spread
 from forearm.attacks.table import ATTACKS
+from forearm.defenses.preemptive.protector import DEFAULT
 from forearm.errors import InputError
 from forearm.images.codec import decode, encode
 from forearm.jobs.arm import Armed, ArmReport, Pixels
@@ -36,7 +37,7 @@ def attack(spec: str, workers: int = 1) -> Callable[..., Tensor]:
 def arm(
     image: Any,
     *,
-    defense: str = "mspd",
+    defense: str = DEFAULT,
     threat: str | None = None,
     backbone: str | None = None,
     labeller: str | None = None,
@@ -56,8 +57,8 @@ def arm(
       a PIL image (RGB, L, RGBA or LA) -> a PIL image; a uint8 array `h w`, `h w 1`, `h w 3` or `n h w 3` -> an array; a float tensor `c h w` or
       `n c h w` in [0, 1] with 1 or 3 channels -> a tensor of the same type, on the 8-bit grid. A batch gives a list of reports.
     label: a class by number or name, one for each picture of a batch; None asks the labeller (see `Armory.open` for the other options).
-    Raises InputError for what is not a picture or cannot keep its bounds, SpecError for unknown names. Cost: 40 gradients of the backbone a
-    picture, for MSPD, on one core a picture; with `min_psnr` or `max_lpips` as many again for each budget that is tried.
+    Raises InputError for what is not a picture or cannot keep its bounds, SpecError for unknown names. Cost: a gradient of each of three
+    backbones a picture (40 of one for MSPD), on one core a picture; with `min_psnr` or `max_lpips` as many again for each budget that is tried.
     """
     armory = Armory.open(
         defense, threat, backbone, labeller, seed, device, threshold, strength=strength, survive=survive, min_psnr=min_psnr,

@@ -65,7 +65,9 @@ def pairing(armed: Path, original: Path, label: int | None) -> Pairing:
     """What a file says of itself, as far as it may be followed: of models, those that are embedded; a path or an address is never opened for it."""
     tag = (tag_of(armed) if armed.is_file() else None) or {}
     threat, backbone = tag.get("threat"), str(tag.get("backbone"))
-    return Pairing(armed, original, label, str(threat) if threat else None, backbone if backbone in embedded() else None)
+    names = backbone.split("+")
+    ours = set(names) <= set(embedded()) and len(set(names)) == len(names)
+    return Pairing(armed, original, label, str(threat) if threat else None, backbone if ours else None)
 
 
 def verify(

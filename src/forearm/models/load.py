@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from forearm.defenses.preemptive.protector import SEVERAL
 from forearm.errors import ArtifactError, SpecError
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, read_card
@@ -28,6 +29,10 @@ PAIRS = {
     True: ("cifar10_backbone", "cifar10_labeller"),
     False: ("photo_backbone", "photo_labeller"),
 }  # backbone and labeller, by whether small
+TOGETHER = {
+    True: "cifar10_backbone+cifar10_preact+cifar10_wide",
+    False: "photo_backbone+photo_resnext+photo_wide",
+}  # the backbones of a defence that takes several, the pair's own first
 FORMS = (
     "an embedded name, one of the zoo, 'resnet20_a', a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
 )
@@ -76,6 +81,12 @@ def embedded() -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def usual(defense: str, small: bool) -> tuple[str, str]:
+    """Backbone (several as "a+b") and labeller of a preemptive defence (its spec) where the user names none, for pictures up to `SMALL` pixels or photos."""
+    backbone, labeller = PAIRS[small]
+    return (TOGETHER[small] if parse(defense)[0] in SEVERAL else backbone), labeller
 
 
 def locate(name: str | Path) -> Located:
@@ -194,7 +205,7 @@ def load_model(name: str | Path, *, sha256: str | None = None, device: str | tor
     `name` is one of
 
     - an embedded name ("cifar10_backbone"); "backbone" and "labeller" are the embedded CIFAR-10 pair;
-    - a name of the zoo ("cifar10_wide"), which lies in the repository or where `FOREARM_ZOO` says (`models.zoo`);
+    - a name of the zoo ("cifar10_vit"), which lies in the repository or where `FOREARM_ZOO` says (`models.zoo`);
     - a public checkpoint's name ("resnet20_a", `models.foreign`), whose file lies below `FOREARM_DATA`;
     - a card.toml, the weights beside it, or the folder that holds both; or a card's address,
       "https://host/card.toml#sha256=...", whose weights lie beside it;

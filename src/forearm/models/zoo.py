@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forearm.errors import ArtifactError
 
-ZOO = ("cifar10_preact", "cifar10_resnext", "cifar10_vit", "cifar10_wide")  # each trained by recipes/NAME.toml
+ZOO = ("cifar10_denoiser", "cifar10_mid", "cifar10_resnext", "cifar10_vit")  # each trained by recipes/NAME.toml
 
 
 def zoo_folder() -> Path | None:

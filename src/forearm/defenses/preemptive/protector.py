@@ -25,7 +25,10 @@ PREEMPTIVE: dict[str, str] = {
     "fast_preemption": "forearm.defenses.preemptive.mcgs:fast_preemption",
     "mspd": "forearm.defenses.preemptive.mcgs:mcgs",
     "bilevel": "forearm.defenses.preemptive.bilevel:bilevel",
+    "ensemble": "forearm.defenses.preemptive.ensemble:ensemble",
     "instant": "forearm.defenses.preemptive.instant:instant",
     "looks": "forearm.defenses.preemptive.looks:looks",
     "polish": "forearm.defenses.preemptive.polish:polish",
 }
+DEFAULT = "ensemble"  # what pictures are armed with where no defence is named: the best release that the project measured
+SEVERAL = ("ensemble",)  # those that take the gradients of several backbones where none is named
