@@ -10,7 +10,7 @@ The value is the lesser of the two differences (to MSPD, to the single step) und
 
 Verdicts are on disk when done (`runs/default_release`): the same command goes on where it stopped, also after `--minutes`; what is there is summed up.
 
-    OMP_NUM_THREADS=1 FOREARM_DATA=... python benchmarks/default_release.py [--examples 400] [--photos 500] [--strong 50] [--minutes 30]
+    OMP_NUM_THREADS=1 FOREARM_DATA=... python benchmarks/default_release.py [--examples 400] [--photos 500] [--strong 50] [--bilevel 100] [--minutes 30]
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,8 @@ from forearm.data import sets
 from forearm.defenses.preemptive.ensemble import Ensemble
 from forearm.defenses.preemptive.protector import PREEMPTIVE
 from forearm.defenses.preemptive.reversion import revert
-from forearm.models.load import Model, usual
+from forearm.evaluate.defense import usual
+from forearm.models.load import Model
 from forearm.registry import bind
 from mspd_gain import BATCH, Target, above, judge, labels_of, rate, releases
 from mspd_plus import mean_difference
@@ -50,6 +51,7 @@ OURS = "ensemble"
 RELEASES = ("none", "s_fgsm", "mspd", OURS)
 UNDONE = ("mspd", OURS)  # what the attacker who knows everything takes off again
 ATTACKS = {"PGD-20": "pgd(steps=20, stop=True)", "AutoAttack": "autoattack"}
+BILEVEL = 2100  # gradients a picture: 100 outer steps of 20 inner and one of its own
 FIRST = 1000  # CIFAR-10 test images before this one were looked at
 SIDE = 224
 # target -> (the model's name, its kind, the threat of the attack; "" for the release's)
@@ -100,6 +102,10 @@ class Part:
         grid = None if small else View.of(members[0], SIDE, SIDE, members[0].size).size
         sums = "+".join(model.card.sha256 for model in (*members, said))
         return cls(name, x, y, ids, labels_of(_seen(said, x), x), tuple(_seen(model, x, True) for model in members), grid, targets, sums)
+
+    def first(self, n: int) -> Part:
+        """The same with the first `n` pictures alone."""
+        return replace(self, x=self.x[:n], y=self.y[:n], ids=self.ids[:n], said=self.said[:n])
 
     def release(self, name: str) -> Tensor:
         """All pictures under one release, as 8-bit pictures; of "X, undone" what the attacker who knows everything makes of it."""
@@ -187,11 +193,24 @@ def summed(part: Part, found: dict[tuple[str, str, str], tuple[Tensor, Tensor]])
     return made
 
 
+def beside_bilevel(part: Part) -> dict[str, Any]:
+    """The default beside bi-level (Moon et al.), which takes 2,100 gradients, on the unseen robust targets under PGD-20."""
+    shown, targets = ("none", "mspd", OURS, "bilevel"), [name for name, (_, kind, _, _) in part.targets.items() if kind == "robust"]
+    right = {target: {release: part.verdicts(target, release, "PGD-20", len(part.x))[1] for release in shown} for target in targets}
+    return {
+        "targets": {target: {release: rate(flags) for release, flags in row.items()} for target, row in right.items()},
+        "ensemble above bilevel": mean_difference(right, OURS, "bilevel"),
+        "bilevel above none": mean_difference(right, "bilevel", "none"),
+        "gradients": {OURS: len(part.backbones), "bilevel": BILEVEL},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The default release beside MSPD and the single step, on targets that it never saw.")
     parser.add_argument("--examples", type=int, default=400, help=f"CIFAR-10 test images, from number {FIRST} on")
     parser.add_argument("--photos", type=int, default=500, help="held-out photos")
     parser.add_argument("--strong", type=int, default=50, help="the first of these, under AutoAttack; 0: none")
+    parser.add_argument("--bilevel", type=int, default=100, help="the first CIFAR-10 images, beside bi-level; 0: none")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, between two measurements")
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
@@ -205,6 +224,8 @@ def main() -> None:
             found[target, release, attack] = part.verdicts(target, release, attack, n)
         if found:
             details[name] = summed(part, found)
+        if name == "cifar10" and given.bilevel and time.monotonic() < end:
+            details["bilevel"] = beside_bilevel(part.first(given.bilevel))
     ours = details.get("cifar10", {}).get("means", {}).get("PGD-20", {}).get(OURS)
     if ours is None:
         print("default_release: not all of the claim is measured yet; the same command goes on")
@@ -220,7 +241,7 @@ def main() -> None:
         interval=(100 * least["interval"][0], 100 * least["interval"][1]),
         at_least=0.0,
         holds=all(one["interval"][0] > 0 for one in gains),
-        details=details | {"backbones": {name: usual(OURS, name == "cifar10")[0].split("+") for name in details}, "left": left},
+        details=details | {"backbones": {name: usual(OURS, name == "cifar10")[0].split("+") for name in THREATS}, "left": left},
     )
 
 

@@ -70,8 +70,26 @@ def clean(d: dict[str, Any]) -> str:
     return f"- PSNR: {sizes}. The labeller is right on {share(d['labeller right'])} % of the pictures."
 
 
+def bilevel() -> str:
+    """The default beside bi-level's 2,100 gradients."""
+    d = result("default_release")["details"].get("bilevel")
+    if d is None:
+        return "Not measured yet."
+    shown = list(next(iter(d["targets"].values())))
+    n = next(iter(d["targets"].values()))["none"]["n"]
+    table = markdown(
+        [f"target (n = {n})", *shown], [[name, *(share(row[release]) for release in shown)] for name, row in d["targets"].items()]
+    )
+    g = d["gradients"]
+    return (
+        f"{table}\n\nThe default above `bilevel`, mean of these targets, paired: {signed(d['ensemble above bilevel'])} points, with {g['ensemble']} "
+        f"gradients instead of {g['bilevel']}; `bilevel` above bare pictures: {signed(d['bilevel above none'])}."
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "default": when_measured("default_release", short),
     "default cifar10": when_measured("default_release", whole("cifar10")),
+    "default bilevel": when_measured("default_release", bilevel),
     "default photos": when_measured("default_release", whole("photos")),
 }

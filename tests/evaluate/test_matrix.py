@@ -16,8 +16,9 @@ from forearm.defenses.inference.table import INFERENCE
 from forearm.defenses.preemptive.protector import PREEMPTIVE
 from forearm.errors import ArtifactError, InputError, SpecError
 from forearm.evaluate.chosen import Sources, choose, content
-from forearm.evaluate.defense import canonical_spec, defense, knowable, parts, preemptive_part, split_spec
+from forearm.evaluate.defense import canonical_spec, defense, knowable, parts, preemptive_part, split_spec, usual
 from forearm.evaluate.matrix import cells, matrix_from, read_matrix
+from forearm.models.load import PAIRS, embedded, locate
 from forearm.registry import parse
 from tests.evaluate.bench import N, cells_of, matrix_text
 from tests.models.tiny import write_model
@@ -241,3 +242,16 @@ def test_who_has_something_to_know() -> None:
 def test_a_preemptive_part_needs_its_backbone() -> None:
     with pytest.raises(SpecError, match="'mspd' without a backbone"):
         defense("mspd")
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_who_arms_where_nobody_is_named(small: bool) -> None:
+    """The pair for published defences; several embedded backbones for the default one, and nobody that `verify` shows as unseen."""
+    assert usual("mspd(copies=3)", small) == PAIRS[small]
+    names, labeller = usual("ensemble", small)
+    cards = [locate(name).card for name in (*names.split("+"), labeller)]
+    assert names.split("+")[0] == PAIRS[small][0]
+    assert len(set(names.split("+"))) == len(names.split("+")) > 2
+    assert set(names.split("+")) <= set(embedded()) - {"photo_target"}
+    assert len({(card.classes, card.size) for card in cards}) == 1
+    assert all(card.threat for card in cards[:-1])

@@ -221,7 +221,7 @@ def test_what_a_channel_leaves(scripts: SimpleNamespace) -> None:
 
 def test_purifiers_are_told_by_pairs(scripts: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = stand(scripts, tmp_path, monkeypatch)
-    rows = {name: row for name, row in scripts.purifiers.rows_of(None).items() if name.endswith(("none", "mspd", "4 bits", "sigma 1"))}
+    rows = {name: row for name, row in scripts.purifiers.rows_of([]).items() if name.endswith(("none", "mspd", "4 bits", "sigma 1"))}
     scripts.cells.run(here, rows, math.inf)
     channels = scripts.purifiers.summed(here, rows)["channels"]
     assert list(channels) == ["", "4 bits", "Gaussian, sigma 1"]

@@ -17,9 +17,10 @@ from forearm.core.threat import Threat
 from forearm.defenses.preemptive.ensemble import Ensemble
 from forearm.defenses.preemptive.single_step import s_fgsm
 from forearm.errors import SpecError
+from forearm.evaluate.defense import usual
 from forearm.jobs.arm import Armed
 from forearm.jobs.armory import Armory, as_tensor, content_id
-from forearm.models.load import load_model, usual
+from forearm.models.load import load_model
 from tests.models.tiny import write_model
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from forearm.errors import ArtifactError, SpecError
 from forearm.models.card import read_card, write_card
-from forearm.models.load import ALIASES, PAIRS, Model, embedded, load_model, locate, usual
+from forearm.models.load import ALIASES, Model, embedded, load_model, locate
 from forearm.models.weights import file_sum
 from tests.models.test_weights import site  # noqa: F401  (a fixture)
 from tests.models.tiny import ARCH, network, write_model
@@ -148,16 +148,3 @@ def test_an_embedded_name_is_looked_up_in_the_package(tmp_path: Path, monkeypatc
     assert read_card(cards / "mine.toml").name == "mine"
     with pytest.raises(ArtifactError, match="no readable card"):
         load_model("./mine")
-
-
-@pytest.mark.parametrize("small", [True, False])
-def test_who_arms_where_nobody_is_named(small: bool) -> None:
-    """The pair for published defences; several embedded backbones for the default one, and nobody that `verify` shows as unseen."""
-    assert usual("mspd(copies=3)", small) == PAIRS[small]
-    names, labeller = usual("ensemble", small)
-    cards = [locate(name).card for name in (*names.split("+"), labeller)]
-    assert names.split("+")[0] == PAIRS[small][0]
-    assert len(set(names.split("+"))) == len(names.split("+")) > 2
-    assert set(names.split("+")) <= set(embedded()) - {"photo_target"}
-    assert len({(card.classes, card.size) for card in cards}) == 1
-    assert all(card.threat for card in cards[:-1])

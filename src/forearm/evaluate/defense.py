@@ -18,10 +18,10 @@ from forearm.defenses.inference.table import INFERENCE
 from forearm.defenses.preemptive import reversion
 from forearm.defenses.preemptive.instant import DEFAULT as WRITER
 from forearm.defenses.preemptive.large import at_working_size
-from forearm.defenses.preemptive.protector import PREEMPTIVE, Protector
+from forearm.defenses.preemptive.protector import PREEMPTIVE, SEVERAL, Protector
 from forearm.errors import SpecError
 from forearm.models.instant import load_writer
-from forearm.models.load import load_model
+from forearm.models.load import PAIRS, TOGETHER, load_model
 from forearm.registry import accepts, bind, parse
 
 HARDEN = {name: row.harden for name, row in INFERENCE.items()}
@@ -101,6 +101,15 @@ def defense(spec: str, backbone: Backbone | None = None, threat: Threat | None =
         revert=revert,
         random=any(row.random for row in rows),
     )
+
+
+def usual(defense: str, small: bool) -> tuple[str, str]:
+    """Backbone (several as "a+b") and labeller of a preemptive defence, by its spec, where the user names none.
+
+    small: for pictures up to `models.load.SMALL` pixels; else for photos.
+    """
+    backbone, labeller = PAIRS[small]
+    return (TOGETHER[small] if parse(defense)[0] in SEVERAL else backbone), labeller
 
 
 def students(spec: str) -> tuple[str, ...]:

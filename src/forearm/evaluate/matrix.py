@@ -20,8 +20,8 @@ from forearm.data.sets import DATASETS
 from forearm.errors import ForearmError, SpecError
 from forearm.evaluate.cell import Cell, backbones
 from forearm.evaluate.chosen import Sources, content, full_name
-from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec, students
-from forearm.models.load import SMALL, usual
+from forearm.evaluate.defense import canonical_spec, knowable, parts, preemptive_part, split_spec, students, usual
+from forearm.models.load import SMALL
 from forearm.registry import bind, parse
 
 Names = list[str]

@@ -29,11 +29,11 @@ from forearm.core.view import View
 from forearm.defenses.preemptive.large import at_working_size
 from forearm.defenses.preemptive.protector import DEFAULT, PREEMPTIVE, Protector
 from forearm.errors import InputError, SpecError
-from forearm.evaluate.defense import students
+from forearm.evaluate.defense import students, usual
 from forearm.jobs.arm import Armed, ArmReport, Pixels
 from forearm.jobs.bounds import Bounds, largest
 from forearm.jobs.pair import Pair
-from forearm.models.load import SMALL, usual
+from forearm.models.load import SMALL
 from forearm.registry import accepts, bind
 
 Given = TypeVar("Given")
@@ -93,7 +93,7 @@ class Armory:
         """An armoury by names.
 
         `threat` None is linf:8/255 for pictures of up to 64 pixels and linf:4/255 for photos; `backbone` and `labeller` None are the embedded ones for the
-        picture's size (`models.load.usual`); several backbones, as in "cifar10_backbone+cifar10_preact", are one `Ensemble`, whose first is what
+        picture's size (`evaluate.defense.usual`); several backbones, as in "cifar10_backbone+cifar10_preact", are one `Ensemble`, whose first is what
         labels and is measured as the backbone; `labeller="backbone"` lets the backbone label (coupled labels). Below `threshold` confidence a
         picture is uncertain and the backbone labels it instead. `strength` names a threat for each size of picture instead of `threat` (`STRENGTHS`); `survive`
         publishing chains that the copies of the defence are seen through (`core.publishing`). With `min_psnr` (dB) or `max_lpips` (with the

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from forearm.defenses.preemptive.protector import SEVERAL
 from forearm.errors import ArtifactError, SpecError
 from forearm.models.architectures import ARCHITECTURES
 from forearm.models.card import Card, read_card
@@ -32,7 +31,7 @@ PAIRS = {
 TOGETHER = {
     True: "cifar10_backbone+cifar10_preact+cifar10_wide",
     False: "photo_backbone+photo_resnext+photo_wide",
-}  # the backbones of a defence that takes several, the pair's own first
+}  # the backbones of a defence that takes several (`evaluate.defense.usual`), the pair's own first
 FORMS = (
     "an embedded name, one of the zoo, 'resnet20_a', a card.toml or its folder, 'resnet20_a=PATH', 'robustbench:NAME=PATH' or 'timm:NAME'"
 )
@@ -81,12 +80,6 @@ def embedded() -> tuple[str, ...]:
     if not folder.is_dir():
         return ()
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
-
-
-def usual(defense: str, small: bool) -> tuple[str, str]:
-    """Backbone (several as "a+b") and labeller of a preemptive defence (its spec) where the user names none, for pictures up to `SMALL` pixels or photos."""
-    backbone, labeller = PAIRS[small]
-    return (TOGETHER[small] if parse(defense)[0] in SEVERAL else backbone), labeller
 
 
 def locate(name: str | Path) -> Located:
