@@ -127,6 +127,8 @@ NETS: dict[str, dict[str, tuple[str, str]]] = {
     "photos": {
         "photo_backbone": ("photo_backbone", "backbone"),
         "photo_target": ("photo_target", "robust"),
+        "photo_resnext": ("photo_resnext", "robust"),
+        "photo_wide": ("photo_wide", "robust"),
         "photo_labeller": ("photo_labeller", "natural"),
         "mobilenet_v2 ptq": ("mobilenet_v2_ten={}/imagenet/weights/mobilenet_v2_1.0_224_ptq_int8.npz", "natural"),
         "mobilenet_v2 quant": ("mobilenet_v2_ten={}/imagenet/weights/mobilenet_v2_1.0_224_quant_uint8.npz", "natural"),

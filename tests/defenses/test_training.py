@@ -15,7 +15,7 @@ from forearm.data.augment import augment
 from forearm.data.batches import Batch, Pictures, Shuffled
 from forearm.defenses.training.adversarial import adversarial, frozen_statistics, nfgsm, pgd, standard
 from forearm.defenses.training.loop import Plan, Step, fit, one_cycle
-from forearm.errors import ArtifactError
+from forearm.errors import ArtifactError, SpecError
 from forearm.models.preact_resnet import preact_resnet
 
 THREAT = Threat.parse("linf:8/255")
@@ -61,6 +61,12 @@ def test_clean_pictures_have_their_weight() -> None:
     assert mixed == pytest.approx(0.75 * attacked + 0.25 * clean, rel=1e-5)
     assert abs(attacked - clean) > 1e-3
     assert mixed != pytest.approx(0.25 * attacked + 0.75 * clean, rel=1e-4)
+
+
+@pytest.mark.parametrize("clean", [-0.1, 1.0, float("nan")])
+def test_a_share_of_clean_pictures_that_is_none(clean: float) -> None:
+    with pytest.raises(SpecError, match=r"adversarial: got clean=.*; from 0 to below 1"):
+        adversarial(THREAT, clean=clean)
 
 
 def test_a_run_that_forgot_its_optimizer_would_be_told(tmp_path: Path) -> None:

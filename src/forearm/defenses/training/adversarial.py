@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from forearm.core.threat import Threat
 from forearm.data.batches import Batch
 from forearm.defenses.training.loop import Step
+from forearm.errors import SpecError
 
 
 @contextmanager
@@ -80,8 +81,10 @@ def adversarial(threat: Threat, steps: int = 0, reach: float = 2.0, smoothing: f
 
     `clean`, from 0 to below 1, is the weight of the pictures as they are (Goodfellow et al., ICLR 2015, eq. of section 6, has one half). At a large
     radius and few steps of training, attacked pictures alone may leave a net at the constant answer. Cost: the attack's passes, a forward and
-    backward pass, and with `clean` a second.
+    backward pass, and with `clean` a second. SpecError for `clean` out of range.
     """
+    if not 0.0 <= clean < 1.0:
+        raise SpecError(f"adversarial: got clean={clean:g}; from 0 to below 1, for example clean=0.5")
 
     def train(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         x_adv = pgd(model, batch, threat, steps, step) if steps else nfgsm(model, batch, threat, reach)
