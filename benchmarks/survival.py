@@ -1,26 +1,29 @@
 """Claim: what arming gains lasts through publishing.
 
-Held-out photos at their own 224 pixels, MSPD at 4/255 with decoupled labels: bare, armed, and armed to survive the `social` family. Each is
-judged as it is and after `social`'s nominal chain (real JPEG at 85, at most 1080 pixels, real JPEG at 75) under PGD-20, the attacker's ball
+Held-out photos at their own 224 pixels at 4/255 with decoupled labels, by the default release and by MSPD: bare, armed, and armed to survive the `social`
+family. Each is judged as it is and after `social`'s nominal chain (real JPEG at 85, at most 1080 pixels, real JPEG at 75) under PGD-20, the attacker's ball
 around what was published, against the true label. For each robust target, with robust accuracies R:
 
     kept = (R(survive, published) - R(bare, published)) / (R(plain, unpublished) - R(bare, unpublished)),    at least .9
     cost = R(plain, unpublished) - R(survive, unpublished),                                                 at most 2 points
 
-Beside it: what plain MSPD keeps; mean margins under attack, which say more than counts of a few photos; a MobileNetV2 (natural, judged
+Beside it: what the plain release keeps; mean margins under attack, which say more than counts of a few photos; a MobileNetV2 (natural, judged
 among the ten classes) at 1/255 on the first `--natural`; and full-size photos at their own size, where the label is the backbone's own and what
-is compared is how far its margin rises. Needs the data sets in FOREARM_DATA. About half an hour on two cores.
+is compared is how far its margin rises. Needs the data sets in FOREARM_DATA. About half an hour on two cores for each defence; what each gave is kept in
+`runs/survival`, and the claim is about those that are there.
 
-    python benchmarks/survival.py [--photos 500] [--natural 40] [--full 40]
+    python benchmarks/survival.py [--photos 500] [--natural 40] [--full 40] [--defenses ensemble mspd]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,16 +41,29 @@ from forearm.core.quantize import release
 from forearm.core.threat import Threat
 from forearm.core.view import View
 from forearm.data import sets
+from forearm.defenses.preemptive.ensemble import Ensemble
 from forearm.defenses.preemptive.large import at_working_size
-from forearm.defenses.preemptive.mcgs import mcgs
+from forearm.defenses.preemptive.protector import PREEMPTIVE
+from forearm.evaluate.defense import usual
 from forearm.evaluate.statistics import paired_difference, wilson
 from forearm.images.codec import decode
 from forearm.jobs.armory import as_tensor
+from forearm.registry import accepts, bind
 
 SIDE, THREAT, SMALL = 224, Threat.parse("linf:4/255"), Threat.parse("linf:1/255")
-SURVIVE = "social"
-RELEASES: dict[str, Callable[..., Tensor] | None] = {"bare": None, "plain": mcgs, "survive": partial(mcgs, survive=SURVIVE)}
+SURVIVE, NATURAL = "social", "mobilenet_v2 at 1/255"
+DEFENSES = ("ensemble", "mspd")
+PARTS = Path(__file__).parents[1] / "runs" / "survival"
 BATCH, RESAMPLES = 20, 2000
+
+
+Releases = dict[str, Callable[..., Tensor] | None]
+
+
+def releases(defense: str) -> Releases:
+    """What is compared: by name what makes it of a photo, None for the photo itself."""
+    protector = bind(PREEMPTIVE, defense)
+    return {"bare": None, "plain": protector, "survive": partial(protector, survive=SURVIVE)}
 
 
 @dataclass(frozen=True)
@@ -81,25 +97,31 @@ def held_out(count: int) -> tuple[Tensor, Tensor]:
     return pictures.images[order].float() / 255, pictures.labels[order]
 
 
-def armed(x: Tensor, labels: Tensor, view: View) -> tuple[dict[str, Tensor], dict[str, float]]:
+def armed(ways: Releases, x: Tensor, labels: Tensor, view: View) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Every release of all photos, each armed alone, and the median seconds a photo; the ways in turn."""
-    made: dict[str, list[Tensor]] = {name: [] for name in RELEASES}
-    seconds: dict[str, list[float]] = {name: [] for name in RELEASES}
+    made: dict[str, list[Tensor]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(len(x)):
         one, y = x[i : i + 1], labels[i : i + 1]
-        for name, protector in RELEASES.items():
+        for name, protector in ways.items():
             began = time.perf_counter()
-            protected = one if protector is None else protector(view, one, y, threat=THREAT, noise=Noise.of(1, first=i), grid=view.size)
+            method = protector if protector is None else gridded(protector, view)
+            protected = one if method is None else method(view, one, y, threat=THREAT, noise=Noise.of(1, first=i))
             made[name].append(release(protected, one, THREAT))
             seconds[name].append(time.perf_counter() - began)
     return {name: torch.cat(parts) for name, parts in made.items()}, {name: sorted(s)[len(s) // 2] for name, s in seconds.items()}
+
+
+def gridded(protector: Callable[..., Tensor], view: View) -> Callable[..., Tensor]:
+    """With the grid that the backbone sees, where the protector draws noise on one."""
+    return partial(protector, grid=view.size) if accepts(protector, "grid") else protector
 
 
 Verdicts = dict[tuple[str, str], tuple[Tensor, Tensor]]  # (release, "as it is" or "published") -> right, margin
 
 
 def share(values: dict[tuple[str, str], Tensor], name: str) -> tuple[float | None, tuple[float, float] | None]:
-    """What release `name` keeps of plain MSPD's unpublished gain, and its 95 % bootstrap interval over photos.
+    """What release `name` keeps of the plain release's unpublished gain, and its 95 % bootstrap interval over photos.
 
     None where that gain is not apart from 0: a share of nothing says nothing. Photos by the hundred are needed for counts, tens for margins.
     """
@@ -138,7 +160,7 @@ def row(verdicts: Verdicts) -> dict[str, Any]:
     return told | {"n": len(right["bare", "as it is"])}
 
 
-def full_size(count: int, backbone: Any, twin: Classifier, other: Any, chain: Chain) -> dict[str, Any]:
+def full_size(ways: Releases, count: int, backbone: Any, twin: Classifier, other: Any, chain: Chain) -> dict[str, Any]:
     """Photos at their own size: how far the margin of the backbone's own label rises, on it and on another net, as it is and published."""
     rises: dict[str, list[float]] = {}
     sizes = []
@@ -148,10 +170,10 @@ def full_size(count: int, backbone: Any, twin: Classifier, other: Any, chain: Ch
         view = View.of(twin, x.shape[2], x.shape[3], backbone.size)
         y = view(x).argmax(1)
         sizes.append(max(pixels.shape[:2]))
-        for name, protector in RELEASES.items():
+        for name, protector in ways.items():
             if protector is None:
                 continue
-            method = partial(protector, grid=view.size)
+            method = gridded(protector, view)
             made = release(at_working_size(method, view, x, y, threat=THREAT, noise=Noise.of(1), side=backbone.size), x, THREAT)
             for where, (before, after) in {"as it is": (x, made), "published": (chain.exact(x), chain.exact(made))}.items():
                 for model in (backbone, other):
@@ -162,54 +184,71 @@ def full_size(count: int, backbone: Any, twin: Classifier, other: Any, chain: Ch
     return {"n": len(sizes), "longest": max(sizes), "mean_rise": {name: sum(values) / len(values) for name, values in rises.items()}}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What arming gains, after publishing.")
-    parser.add_argument("--photos", type=int, default=500, help="held-out photos")
-    parser.add_argument("--natural", type=int, default=40, help="photos for the ImageNet net")
-    parser.add_argument("--full", type=int, default=40, help="full-size photos")
-    given = parser.parse_args()
-    (chain, *_) = family(SURVIVE)
-    x, y = held_out(given.photos)
-    backbone, labeller, other = (forearm.load_model(f"photo_{name}") for name in ("backbone", "labeller", "target"))
-    twin = fast(backbone)
-    with torch.inference_mode():
-        labels = torch.cat([View.of(labeller, SIDE, SIDE, labeller.size)(part).argmax(1) for part in x.split(BATCH)]).clone()
-    made, seconds = armed(x, labels, View.of(twin, SIDE, SIDE, backbone.size))
+def measured(defense: str, photos: int, natural: int, full: int) -> dict[str, Any]:
+    """One defence on all targets."""
+    ways, (chain, *_) = releases(defense), family(SURVIVE)
+    x, y = held_out(photos)
+    names, said = usual(defense, small=False)
+    backbones = [forearm.load_model(name) for name in names.split("+")]
+    backbone, labeller, other = backbones[0], forearm.load_model(said), forearm.load_model("photo_target")
+    twins = tuple(fast(model) for model in backbones)
+    twin: Classifier = Ensemble(twins) if len(twins) > 1 else twins[0]
+    with torch.no_grad():
+        labels = torch.cat([View.of(labeller, SIDE, SIDE, labeller.size)(part).argmax(1) for part in x.split(BATCH)])
+    made, seconds = armed(ways, x, labels, View.of(twin, SIDE, SIDE, backbone.size))
     shown = {
         (name, where): part if where == "as it is" else chain.exact(part)
         for name, part in made.items()
         for where in ("as it is", "published")
     }
-    robust = [Target("photo_backbone", backbone, twin, THREAT), Target("photo_target", other, fast(other), THREAT)]
-    natural = []
-    if given.natural:
+    targets = [Target("photo_backbone", backbone, twins[0], THREAT), Target("photo_target", other, fast(other), THREAT)]
+    if natural:
         net = forearm.load_model(f"mobilenet_v2_ten={sets.root() / 'imagenet' / 'weights' / 'mobilenet_v2_1.0_224_ptq_int8.npz'}")
-        natural = [Target("mobilenet_v2 at 1/255", net, fast(net), SMALL)]
+        targets.append(Target(NATURAL, net, fast(net), SMALL))
     rows = {}
-    for target in (*robust, *natural):
-        n = len(y) if target in robust else min(given.natural, len(y))
+    for target in targets:
+        n = len(y) if target.name != NATURAL else min(natural, len(y))
         rows[target.name] = row({key: target.judge(part[:n], y[:n]) for key, part in shown.items()})
-        print(target.name, {key: value for key, value in rows[target.name].items() if key.startswith(("kept", "gain", "cost"))}, flush=True)
-    told = [rows[target.name] for target in robust]
-    shares = [figures["kept by survive"]["robust"] for figures in told]
+        print(
+            defense,
+            target.name,
+            {key: value for key, value in rows[target.name].items() if key.startswith(("kept", "gain", "cost"))},
+            flush=True,
+        )
+    return {
+        "targets": rows,
+        "photos": len(y),
+        "chain": str(chain),
+        "labeller_right": float((labels == y).float().mean()),
+        "psnr": {name: float(psnr(part, x).mean()) for name, part in made.items() if name != "bare"},
+        "median_seconds": seconds,
+        "full_size": full_size(ways, full, backbone, twin, other, chain) if full else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What arming gains, after publishing.")
+    parser.add_argument("--photos", type=int, default=500, help="held-out photos")
+    parser.add_argument("--natural", type=int, default=40, help="photos for the ImageNet net")
+    parser.add_argument("--full", type=int, default=40, help="full-size photos")
+    parser.add_argument("--defenses", nargs="+", default=[*DEFENSES], choices=DEFENSES, help="measure these anew")
+    given = parser.parse_args()
+    PARTS.mkdir(parents=True, exist_ok=True)
+    for defense in given.defenses:
+        (PARTS / f"{defense}.json").write_text(json.dumps(measured(defense, given.photos, given.natural, given.full)))
+    details = {name: json.loads(path.read_text()) for name in DEFENSES if (path := PARTS / f"{name}.json").is_file()}
+    told = [figures for part in details.values() for name, figures in part["targets"].items() if name != NATURAL]
     least = min(told, key=lambda figures: figures["kept by survive"]["robust"] or 0.0)
     record(
         "survival",
         "armed to survive `social`, photos keep at least .9 of the robust accuracy that arming gains, at a cost of at most 2 points unpublished",
-        min((kept or 0.0) for kept in shares),
-        "of plain MSPD's unpublished gain, the lesser of two robust targets",
-        n=len(y),
+        least["kept by survive"]["robust"] or 0.0,
+        f"of the plain release's unpublished gain, the least over {' and '.join(details)} and two robust targets",
+        n=min(part["photos"] for part in details.values()),
         interval=least["kept by survive"]["interval"],
         at_least=0.9,
         holds=all(figures["cost"]["points"] <= 2.0 for figures in told),
-        details={
-            "targets": rows,
-            "chain": str(chain),
-            "labeller_right": float((labels == y).float().mean()),
-            "psnr": {name: float(psnr(part, x).mean()) for name, part in made.items() if name != "bare"},
-            "median_seconds": seconds,
-            "full_size": full_size(given.full, backbone, twin, other, chain) if given.full else None,
-        },
+        details=details,
     )
 
 

@@ -220,21 +220,22 @@ def beside_bilevel() -> str:
 
 
 def survived() -> str:
-    """What publishing leaves of the gain, target by target."""
-    r = result("survival")
-    body = []
-    for name, row in r["details"]["targets"].items():
-        gain, cost = row["gain"], row["cost"]
-        kept = [row[f"kept by {which}"] for which in ("plain", "survive")]
-        shares = ["-" if k["robust"] is None else f"{k['robust']:.2f} ({k['interval'][0]:.2f} to {k['interval'][1]:.2f})" for k in kept]
-        margins = [
-            "-" if k["margin"] is None else f"{k['margin']:.2f} ({k['margin_interval'][0]:.2f} to {k['margin_interval'][1]:.2f})"
-            for k in kept
-        ]
-        points = [f"{one['points']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f})" for one in (gain, cost)]
-        body.append([name, *points, *shares, *margins])
+    """What publishing leaves of the gain, by defence and target."""
+    details, body = result("survival")["details"], []
+    for defense, part in details.items():
+        for name, row in part["targets"].items():
+            kept = [row[f"kept by {which}"] for which in ("plain", "survive")]
+            shares = ["-" if k["robust"] is None else f"{k['robust']:.2f} ({k['interval'][0]:.2f} to {k['interval'][1]:.2f})" for k in kept]
+            margins = [
+                "-" if k["margin"] is None else f"{k['margin']:.2f} ({k['margin_interval'][0]:.2f} to {k['margin_interval'][1]:.2f})"
+                for k in kept
+            ]
+            points = [f"{one['points']:+.1f} ({one['low']:+.1f} to {one['high']:+.1f})" for one in (row["gain"], row["cost"])]
+            body.append([f"`{defense}`", name, str(row["n"]), *points, *shares, *margins])
     head = [
+        "defence",
         "target",
+        "n",
         "plain gain, points",
         "cost of `--survive`, points",
         "kept by plain",
@@ -242,7 +243,8 @@ def survived() -> str:
         "by margin: plain",
         "`--survive`",
     ]
-    return f"n = {r['n']} photos; chain: {r['details']['chain']}.\n\n{markdown(head, body)}"
+    chain = next(iter(details.values()))["chain"]
+    return f"Photos through {chain}.\n\n{markdown(head, body)}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
