@@ -21,6 +21,8 @@ import json
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +44,11 @@ from forearm.defenses.preemptive.protector import PREEMPTIVE
 from forearm.defenses.preemptive.reversion import revert
 from forearm.evaluate.defense import usual
 from forearm.models.load import Model
-from forearm.registry import bind
+from forearm.registry import accepts, bind
 from mspd_gain import BATCH, Target, above, judge, labels_of, rate, releases
 from mspd_plus import mean_difference
+from mspd_units import written
+from survival import SIDE, held_out
 
 RUNS = Path(__file__).parents[1] / "runs" / "default_release"
 OURS = "ensemble"
@@ -53,7 +57,6 @@ UNDONE = ("mspd", OURS)  # what the attacker who knows everything takes off agai
 ATTACKS = {"PGD-20": "pgd(steps=20, stop=True)", "AutoAttack": "autoattack"}
 BILEVEL = 2100  # gradients a picture: 100 outer steps of 20 inner and one of its own
 FIRST = 1000  # CIFAR-10 test images before this one were looked at
-SIDE = 224
 # target -> (the model's name, its kind, the threat of the attack; "" for the release's)
 TARGETS: dict[str, dict[str, tuple[str, str, str]]] = {
     "cifar10": {
@@ -90,7 +93,8 @@ class Part:
     @classmethod
     def load(cls, name: str, count: int) -> Part:
         small = name == "cifar10"
-        x, y, ids = test_images(count) if small else held_out(count)
+        x, y = test_images(count) if small else held_out(count)
+        ids = torch.arange(len(x)) + (FIRST if small else 0)
         names, labeller = usual(OURS, small)
         members = [forearm.load_model(one) for one in names.split("+")]
         said = forearm.load_model(labeller)
@@ -110,19 +114,27 @@ class Part:
     def release(self, name: str) -> Tensor:
         """All pictures under one release, as 8-bit pictures; of "X, undone" what the attacker who knows everything makes of it."""
         spec, _, undone = name.partition(", ")
-        kept = RUNS / f"{self.key(name)}.pt"
+        kept = RUNS / f"{self.key(name, *self.drawn(name))}.pt"
         if not kept.is_file():
             backbone = Ensemble(self.backbones) if spec == OURS else self.backbones[0]
             if undone:
                 parts = zip(self.release(spec).split(BATCH), self.ids.split(BATCH), strict=True)
                 protector, threat = bind(PREEMPTIVE, spec), THREATS[self.name]
+                for grid in self.drawn(name):
+                    protector = partial(protector, grid=grid)
                 made = [to_8bit(revert(backbone, p, protector=protector, threat=threat, noise=Noise(0, i))) for p, i in parts]
                 released = torch.cat(made)
             else:
                 released = releases(spec, backbone, self.x, self.said, self.ids, THREATS[self.name], self.grid)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(levels(released), kept)
+            whole = BytesIO()
+            torch.save(levels(released), whole)
+            written(kept, whole.getvalue())
         return torch.load(kept, weights_only=True).float() / 255.0
+
+    def drawn(self, name: str) -> tuple[tuple[int, int], ...]:
+        """The grid that who undoes a release draws its noise on, as its maker did; nothing where there is none."""
+        spec, _, undone = name.partition(", ")
+        return (self.grid,) if undone and self.grid is not None and accepts(bind(PREEMPTIVE, spec), "grid") else ()
 
     def key(self, *words: object) -> str:
         """A name that holds all that decides a result."""
@@ -132,10 +144,10 @@ class Part:
     def verdicts(self, target: str, release: str, attack: str, n: int) -> tuple[Tensor, Tensor]:
         """Right without attack and right under it, a flag a picture, from disk or made now."""
         model, _, threat, weights = self.targets[target]
-        kept = RUNS / f"{self.key(weights, release, attack, threat, n)}.json"
+        kept = RUNS / f"{self.key(weights, release, attack, threat, n, *self.drawn(release))}.json"
         if not kept.is_file():
             clean, robust = judge(model, self.release(release)[:n], self.y[:n], self.ids[:n], threat, ATTACKS[attack])
-            kept.write_text(json.dumps({"clean": clean.tolist(), "robust": robust.tolist()}))
+            written(kept, json.dumps({"clean": clean.tolist(), "robust": robust.tolist()}).encode())
             print(f"{target:26} {release:18} {attack:10} {int(robust.sum())} of {n} stand", flush=True)
         held = json.loads(kept.read_text())
         return torch.tensor(held["clean"]), torch.tensor(held["robust"])
@@ -146,18 +158,10 @@ def _seen(model: Model, x: Tensor, quick: bool = False) -> Classifier:
     return net if model.size == x.shape[3] else View.of(net, SIDE, SIDE, model.size)
 
 
-def test_images(count: int) -> tuple[Tensor, Tensor, Tensor]:
+def test_images(count: int) -> tuple[Tensor, Tensor]:
     """CIFAR-10 test images from number `FIRST` on."""
     pictures = sets.load("cifar10", "test").first(FIRST + count)
-    return pictures.images[FIRST:].float() / 255, pictures.labels[FIRST:], torch.arange(FIRST, FIRST + count)
-
-
-def held_out(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Held-out photos, one of each class in turn."""
-    pictures = sets.load(f"imagenette(side={SIDE})", "test")
-    by_class = torch.stack([(pictures.labels == k).nonzero().squeeze(1)[: len(pictures) // 10] for k in range(10)], 1)
-    order = by_class.flatten()[:count]
-    return pictures.images[order].float() / 255, pictures.labels[order], torch.arange(len(order))
+    return pictures.images[FIRST:].float() / 255, pictures.labels[FIRST:]
 
 
 def wanted(part: Part, strong: int) -> list[tuple[str, str, str, int]]:
