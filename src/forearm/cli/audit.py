@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forearm.cli.exits import Exit
-from forearm.cli.protect import Address, Engine, Workers, check_engine, visible
+from forearm.cli.exits import Exit, visible
+from forearm.cli.options import Address, Engine, Workers, check_engine
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -58,3 +58,8 @@ def exit_for(error: ForearmError) -> Exit:
 def epilog() -> str:
     """The table of exit codes for `--help`."""
     return "Exit codes: " + "; ".join(f"{int(code)} {meaning}" for code, meaning in MEANINGS.items()) + "."
+
+
+def visible(text: str) -> str:
+    """Text that any terminal takes: control characters and broken encodings are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forearm.cli.protect import Backbone, Defense, Device, Labeller, Seed, Threat, Threshold
+from forearm.cli.options import Backbone, Defense, Device, Labeller, Seed, Threat, Threshold
 from forearm.defenses.preemptive.protector import DEFAULT
 from forearm.errors import SpecError
 
