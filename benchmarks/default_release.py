@@ -6,11 +6,12 @@ their own 224 pixels, at 4/255 (no choice was made on them: their backbones are 
 that no backbone is: two of the zoo and two that this project did not train, `photo_target`, and for comparison a backbone and a natural net.
 PGD-20 for all, AutoAttack on the first `--strong`; the attacker's ball lies around the 8-bit release, accuracy is against the true label.
 Beside it the attacker who knows backbones and settings: he takes the change off again (Preemptive Reversion), rounds, and attacks what he got with PGD-20.
+And how much more backbones would bring: one to six of them, on the two nets that this project did not train.
 The value is the lesser of the two differences (to MSPD, to the single step) under PGD-20 on the mean of CIFAR-10's unseen robust targets, picture by picture.
 
 Verdicts are on disk when done (`runs/default_release`): the same command goes on where it stopped, also after `--minutes`; what is there is summed up.
 
-    OMP_NUM_THREADS=1 FOREARM_DATA=... python benchmarks/default_release.py [--examples 400] [--photos 500] [--strong 50] [--bilevel 100] [--minutes 30]
+    FOREARM_DATA=... python benchmarks/default_release.py [--examples 400] [--photos 500] [--strong 50] [--bilevel 100] [--numbers 400] [--minutes 30]
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ UNDONE = ("mspd", OURS)  # what the attacker who knows everything takes off agai
 ATTACKS = {"PGD-20": "pgd(steps=20, stop=True)", "AutoAttack": "autoattack"}
 BILEVEL = 2100  # gradients a picture: 100 outer steps of 20 inner and one of its own
 FIRST = 1000  # CIFAR-10 test images before this one were looked at
+NETS = ("cifar10_backbone", "cifar10_preact", "cifar10_wide", "cifar10_resnext", "cifar10_vit")  # of the project, the default's three first
+FOREIGN = ("resnet2b", "cnn_a_adv4")  # the targets that it did not train
 # target -> (the model's name, its kind, the threat of the attack; "" for the release's)
 TARGETS: dict[str, dict[str, tuple[str, str, str]]] = {
     "cifar10": {
@@ -88,7 +91,7 @@ class Part:
     backbones: tuple[Classifier, ...]
     grid: tuple[int, int] | None
     targets: dict[str, tuple[Target, str, Threat, str]]  # kind, the attack's threat, sha256
-    sums: str
+    sums: tuple[str, ...]  # sha256 of the backbones, and of who labels
 
     @classmethod
     def load(cls, name: str, count: int) -> Part:
@@ -104,7 +107,7 @@ class Part:
             target = Target.plain(key, kind, model) if model.size == x.shape[3] else Target.seen(key, kind, model, SIDE)
             targets[key] = (target, kind, Threat.parse(threat) if threat else THREATS[name], model.card.sha256)
         grid = None if small else View.of(members[0], SIDE, SIDE, members[0].size).size
-        sums = "+".join(model.card.sha256 for model in (*members, said))
+        sums = tuple(model.card.sha256 for model in (*members, said))
         return cls(name, x, y, ids, labels_of(_seen(said, x), x), tuple(_seen(model, x, True) for model in members), grid, targets, sums)
 
     def first(self, n: int) -> Part:
@@ -131,20 +134,27 @@ class Part:
             written(kept, whole.getvalue())
         return torch.load(kept, weights_only=True).float() / 255.0
 
+    def armed_by(self, names: tuple[str, ...]) -> Part:
+        """The same with these backbones."""
+        models = [forearm.load_model(name) for name in names]
+        sums = (*(model.card.sha256 for model in models), self.sums[-1])
+        return replace(self, backbones=tuple(_seen(model, self.x, True) for model in models), sums=sums)
+
     def drawn(self, name: str) -> tuple[tuple[int, int], ...]:
         """The grid that who undoes a release draws its noise on, as its maker did; nothing where there is none."""
         spec, _, undone = name.partition(", ")
         return (self.grid,) if undone and self.grid is not None and accepts(bind(PREEMPTIVE, spec), "grid") else ()
 
-    def key(self, *words: object) -> str:
-        """A name that holds all that decides a result."""
+    def key(self, name: str, *words: object) -> str:
+        """A name that holds all that decides a result of this release."""
         pictures = hashlib.sha256(levels(self.x).numpy().tobytes()).hexdigest()
-        return hashlib.sha256(json.dumps([self.name, self.sums, pictures, *map(str, words)]).encode()).hexdigest()[:32]
+        made_by = {"none": (), OURS: self.sums}.get(name.partition(", ")[0], (self.sums[0], self.sums[-1]))
+        return hashlib.sha256(json.dumps([self.name, made_by, pictures, name, *map(str, words)]).encode()).hexdigest()[:32]
 
     def verdicts(self, target: str, release: str, attack: str, n: int) -> tuple[Tensor, Tensor]:
         """Right without attack and right under it, a flag a picture, from disk or made now."""
         model, _, threat, weights = self.targets[target]
-        kept = RUNS / f"{self.key(weights, release, attack, threat, n, *self.drawn(release))}.json"
+        kept = RUNS / f"{self.key(release, weights, attack, threat, n, *self.drawn(release))}.json"
         if not kept.is_file():
             clean, robust = judge(model, self.release(release)[:n], self.y[:n], self.ids[:n], threat, ATTACKS[attack])
             written(kept, json.dumps({"clean": clean.tolist(), "robust": robust.tolist()}).encode())
@@ -209,12 +219,29 @@ def beside_bilevel(part: Part) -> dict[str, Any]:
     }
 
 
+def by_number(part: Part) -> dict[str, Any]:
+    """The default with one to five nets of the project as backbones, and with the other foreign net as a sixth, on the two foreign nets under PGD-20."""
+    right: dict[str, dict[str, Tensor]] = {}
+    for target in FOREIGN:
+        others = tuple(name for name in FOREIGN if name != target)
+        chosen = {str(m): NETS[:m] for m in range(1, len(NETS) + 1)} | {str(len(NETS) + len(others)): NETS + others}
+        made = {"mspd": (part, "mspd")} | {m: (part.armed_by(names), OURS) for m, names in chosen.items()}
+        right[target] = {name: armed.verdicts(target, release, "PGD-20", len(part.x))[1] for name, (armed, release) in made.items()}
+    counts = list(next(iter(right.values())))[1:]
+    return {
+        "order": NETS,
+        "targets": {target: {m: rate(flags) for m, flags in row.items()} for target, row in right.items()},
+        "above mspd": {m: mean_difference(right, m, "mspd") for m in counts},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="The default release beside MSPD and the single step, on targets that it never saw.")
     parser.add_argument("--examples", type=int, default=400, help=f"CIFAR-10 test images, from number {FIRST} on")
     parser.add_argument("--photos", type=int, default=500, help="held-out photos")
     parser.add_argument("--strong", type=int, default=50, help="the first of these, under AutoAttack; 0: none")
     parser.add_argument("--bilevel", type=int, default=100, help="the first CIFAR-10 images, beside bi-level; 0: none")
+    parser.add_argument("--numbers", type=int, default=400, help="the first CIFAR-10 images, with one backbone to six; 0: none")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many, between two measurements")
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
@@ -230,6 +257,8 @@ def main() -> None:
             details[name] = summed(part, found)
         if name == "cifar10" and given.bilevel and time.monotonic() < end:
             details["bilevel"] = beside_bilevel(part.first(given.bilevel))
+        if name == "cifar10" and given.numbers and time.monotonic() < end:
+            details["numbers"] = by_number(part.first(given.numbers))
     ours = details.get("cifar10", {}).get("means", {}).get("PGD-20", {}).get(OURS)
     if ours is None:
         print("default_release: not all of the claim is measured yet; the same command goes on")

@@ -87,9 +87,22 @@ def bilevel() -> str:
     )
 
 
+def numbers() -> str:
+    """The default with more backbones or fewer."""
+    d = result("default_release")["details"].get("numbers")
+    if d is None:
+        return "Not measured yet."
+    counts = list(d["above mspd"])
+    n = d["above mspd"][counts[0]]["n"]
+    body = [[name, *(share(row[m]) for m in ("mspd", *counts))] for name, row in d["targets"].items()]
+    body.append(["mean, above `mspd`, paired", "-", *(signed(d["above mspd"][m]) for m in counts)])
+    return markdown([f"target (n = {n})", "`mspd`, one backbone", *(f"{m} backbone{'s' if m != '1' else ''}" for m in counts)], body)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "default": when_measured("default_release", short),
     "default cifar10": when_measured("default_release", whole("cifar10")),
     "default bilevel": when_measured("default_release", bilevel),
+    "default numbers": when_measured("default_release", numbers),
     "default photos": when_measured("default_release", whole("photos")),
 }

@@ -157,20 +157,23 @@ TABLES: dict[str, Callable[[], str]] = {
     "gain cifar10 apgd": lambda: gain("cifar10", "apgd"),
     "gain photos": lambda: gain("photos", "pgd20"),
     "gain photos natural": lambda: gain("photos", "pgd20_natural"),
-    "table summary cifar10": tabled("cifar10", tabled_summary),
-    "table means cifar10": tabled("cifar10", tabled_means),
-    "table targets cifar10": tabled("cifar10", lambda found: tabled_targets(found, ("AutoAttack", "PGD-50"), ("backbone", "robust"))),
-    "table clean cifar10": tabled("cifar10", tabled_clean),
-    "table labels cifar10": tabled("cifar10", tabled_labels),
-    "table split cifar10": tabled("cifar10", tabled_split),
-    "table budgets cifar10": tabled("cifar10", tabled_budgets),
-    "table natural cifar10": tabled(
-        "cifar10", lambda found: tabled_targets(found, ("FGSM", "PGD-50", "MI-FGSM, carried over"), ("natural",))
-    ),
-    "table summary photos": tabled("photos", tabled_summary),
-    "table targets photos": tabled("photos", lambda found: tabled_targets(found, tuple(found["ways"]), ("backbone", "robust"))),
-    "table clean photos": tabled("photos", tabled_clean),
-    "table natural photos": tabled(
-        "photos", lambda found: tabled_targets(found, ("FGSM", "PGD-50", "MI-FGSM, carried over"), ("natural",))
-    ),
 }
+QUICK = ("FGSM", "PGD-50", "MI-FGSM, carried over")  # what natural targets are attacked with
+DECISIVE = ("AutoAttack", "PGD-50")
+for _part in ("cifar10", "photos"):
+    TABLES |= {
+        f"table {name} {_part}": tabled(_part, make)
+        for name, make in {
+            "summary": tabled_summary,
+            "means": tabled_means,
+            "targets": lambda found: tabled_targets(found, DECISIVE, ("backbone", "robust")),
+            "others": lambda found: tabled_targets(
+                found, tuple(way for way in found["ways"] if way not in DECISIVE), ("backbone", "robust")
+            ),
+            "clean": tabled_clean,
+            "labels": tabled_labels,
+            "split": tabled_split,
+            "budgets": tabled_budgets,
+            "natural": lambda found: tabled_targets(found, QUICK, ("natural",)),
+        }.items()
+    }
