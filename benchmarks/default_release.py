@@ -188,8 +188,8 @@ def wanted(part: Part, strong: int) -> list[tuple[str, str, str, int]]:
     return plain + informed + targeted + (strongest if strong else [])
 
 
-def mean_difference(right: dict[str, dict[str, Tensor]], first: str, second: str) -> dict[str, Any]:
-    """The mean over targets of a paired difference, with the interval of `mspd_table.mean`."""
+def mean_above(right: dict[str, dict[str, Tensor]], first: str, second: str) -> dict[str, Any]:
+    """The mean over targets of a paired difference, with the interval of `mspd_table.mean`: a few pictures that all end alike have one too."""
     rows = {name: [{i: (True, bool(flag)) for i, flag in enumerate(flags[name])} for flags in right.values()] for name in (first, second)}
     found = mean(rows[first], rows[second])
     assert found is not None
@@ -211,7 +211,7 @@ def summed(part: Part, found: dict[tuple[str, str, str], tuple[Tensor, Tensor]])
         whole = [release for release in next(iter(rows.values())) if all(release in row for row in rows.values())]
         made["means"][attack] = {
             release: {"robust": float(torch.stack([row[release].double() for row in rows.values()]).mean())}
-            | {f"above {other}": mean_difference(rows, release, other) for other in RELEASES if other in whole and other != release}
+            | {f"above {other}": mean_above(rows, release, other) for other in RELEASES if other in whole and other != release}
             for release in whole
         }
     made["psnr"] = {release: float(psnr(part.release(release), part.x).mean()) for release in RELEASES[1:]}
@@ -225,8 +225,8 @@ def beside_bilevel(part: Part) -> dict[str, Any]:
     right = {target: {release: part.verdicts(target, release, "PGD-20", len(part.x))[1] for release in shown} for target in targets}
     return {
         "targets": {target: {release: rate(flags) for release, flags in row.items()} for target, row in right.items()},
-        "ensemble above bilevel": mean_difference(right, OURS, "bilevel"),
-        "bilevel above none": mean_difference(right, "bilevel", "none"),
+        "ensemble above bilevel": mean_above(right, OURS, "bilevel"),
+        "bilevel above none": mean_above(right, "bilevel", "none"),
         "gradients": {OURS: len(part.backbones), "bilevel": BILEVEL},
     }
 
@@ -243,7 +243,7 @@ def by_number(part: Part) -> dict[str, Any]:
     return {
         "order": NETS,
         "targets": {target: {m: rate(flags) for m, flags in row.items()} for target, row in right.items()},
-        "above mspd": {m: mean_difference(right, m, "mspd") for m in counts},
+        "above mspd": {m: mean_above(right, m, "mspd") for m in counts},
     }
 
 

@@ -25,7 +25,7 @@ def share(rate: dict[str, Any]) -> str:
 def signed(difference: dict[str, Any]) -> str:
     """A difference of shares in points with its 95 % interval."""
     low, high = difference["interval"]
-    return f"{100 * difference['value']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * difference['value']:+z.1f} ({100 * low:+z.1f} to {100 * high:+z.1f})"  # z: no minus before a zero
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
